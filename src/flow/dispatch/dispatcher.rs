@@ -73,7 +73,11 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
     pub fn new(dependencies: DispatchDependencies<A>, settings: DispatchSettings, flow: F) -> Self {
         let DispatchDependencies { api, signer, clocks, signals } = dependencies;
         let now = Instant::now();
-        let quota = settings.gates.quota.as_ref().map(|quota| Quota::start(quota, &most_per_s(&settings.rates)));
+        let quota = settings
+            .gates
+            .quota
+            .as_ref()
+            .map(|quota| Quota::start(quota, &most_per_s(&settings.rates), settings.gates.headroom.in_percent()));
         let gate = |command: Command| {
             let gate = Gate::new(settings.rates[command], &settings.gates, now);
             match &quota {

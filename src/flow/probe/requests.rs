@@ -11,7 +11,7 @@ use crate::domain::halt_reason::HaltReason;
 use crate::domain::verdict::{self, CallOutcome, CallSize, SuccessSeen, Verdict};
 use crate::io::api::usersig::{Signature, Signer};
 use crate::io::api::{Api, ConnectionWish, GivenUp, Request};
-use crate::io::gate::{Gate, GateAnswer, GateSettings, Permit, Rate};
+use crate::io::gate::{Gate, GateAnswer, GateSettings, Headroom, Permit, Rate};
 use crate::io::quota::{Quota, QuotaSettings};
 
 /// Attempts of a request. Chosen: who probes can probe again.
@@ -75,7 +75,7 @@ impl<'a, A: Api> Requests<'a, A> {
         until: Instant,
     ) -> Self {
         let now = Instant::now();
-        let quota = quota.map(|quota| Quota::start(quota, &PerCommand::new(|_| 1)));
+        let quota = quota.map(|quota| Quota::start(quota, &PerCommand::new(|_| 1), Headroom::DEFAULT.in_percent()));
         let gates = PerCommand::new(|command| {
             let gate = Gate::new(limit(command, rate), &GateSettings::default(), now);
             match &quota {

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::domain::command::{Command, PerCommand};
 use crate::io::quota::{self, Lease, QuotaSettings, SlotRoom};
 use bucket::{Bucket, Connections};
-use pace::Pace;
+use pace::{Pace, leaving};
 pub use permit::{OnSend, Permit};
 use permit::{PermitCounts, Reported};
 use sliding_limit::{SlidingLimit, WindowRoom};
@@ -56,6 +56,12 @@ impl Headroom {
     #[must_use]
     pub const fn percent(percent: u8) -> Option<Self> {
         if percent > Self::MAX_PERCENT { None } else { Some(Self { percent }) }
+    }
+
+    /// That share in percent.
+    #[must_use]
+    pub const fn in_percent(self) -> u8 {
+        self.percent
     }
 
     const fn kept(self) -> f64 {
@@ -116,10 +122,7 @@ pub struct Gate {
 struct Limited {
     /// The full rate in requests per second, spread over [`FULL_SECOND`].
     full_per_s: f64,
-    /// With a shared limit it is the pace of all processes together.
     pace: Pace,
-    /// How many requests of all processes stand behind one of this process.
-    weight: f64,
     bucket: Bucket,
 }
 
@@ -152,13 +155,10 @@ impl Gate {
         }
     }
 
-    /// The same gate for a limit that is shared: what this process sends takes slots of this lease, and the pace that is found is that of
-    /// all processes together.
+    /// The same gate for a limit that is shared: what this process sends takes slots of this lease too, and the pace that the service lets
+    /// through is found by all together.
     #[must_use]
     pub fn leased(mut self, lease: Lease) -> Self {
-        if let Some(limited) = &mut self.limited {
-            limited.pace = Pace::new(f64::from(lease.limit().get()), self.settings.headroom);
-        }
         self.lease = Some(lease);
         self
     }
@@ -239,19 +239,24 @@ impl Gate {
             lease.note_written(now);
         }
         if let Some(limited) = &mut self.limited {
-            limited.pace.sent(sent as usize, limited.weight, now);
+            limited.pace.sent(sent as usize, now);
         }
         self.most_in_1s = self.most_in_1s.max(self.limit.in_last_second(now));
         self.first_send.get_or_insert(now);
         self.last_send = Some(now);
     }
 
-    /// Records that the service refused a request as too fast. `call_left` is when that request left.
+    /// Records that the service refused a request as too fast. `call_left` is when that request left. Where the limit is shared, all hear
+    /// of it, and this process keeps its own rate.
     pub fn slow_down(&mut self, call_left: Instant, now: Instant) {
-        let Some(limited) = &mut self.limited else { return };
-        let event = limited.pace.refused(call_left, limited.weight, now);
-        if let (Some(through_per_s), Some(lease)) = (event, &self.lease) {
-            lease.note_refusal(through_per_s, now);
+        if let Some(lease) = &self.lease {
+            lease.note_refusal(call_left, now);
+            if !lease.is_alone(now) {
+                return;
+            }
+        }
+        if let Some(limited) = &mut self.limited {
+            limited.pace.refused(call_left, now);
         }
     }
 
@@ -262,30 +267,39 @@ impl Gate {
         }
     }
 
-    /// The current throughput in requests per second, while the service slows this run below its rate.
+    /// The current throughput in requests per second, while the service slows this run below its rate. Where the limit is shared, it is
+    /// that of all together.
     #[must_use]
     pub fn slowed_to_per_s(&self) -> Option<f64> {
-        let pace = &self.limited.as_ref()?.pace;
-        pace.ceiling_per_s().filter(|_| pace.is_slowed())
+        let common = self.lease.as_ref().and_then(Lease::common_pace).map(|pace| pace.ceiling_per_s);
+        let own = || self.limited.as_ref().filter(|limited| limited.pace.is_slowed())?.pace.ceiling_per_s();
+        common.or_else(own)
     }
 
     /// The requests per second that are allowed now: the limit, or what gets through of it. `None` without a limit.
     #[must_use]
     pub fn allowed_per_s(&self) -> Option<f64> {
-        let own = (self.limited.as_ref()?.full_per_s * FULL_SECOND.as_secs_f64()).round();
-        let share = self.lease.as_ref().map_or(1.0, |lease| lease.share(Instant::now()));
-        let shared = self.lease.as_ref().map_or(f64::INFINITY, |lease| f64::from(lease.limit().get()) * share);
-        Some(self.slowed_to_per_s().map_or(own, |per_s| per_s * share).min(own).min(shared))
+        let full = (self.limited.as_ref()?.full_per_s * FULL_SECOND.as_secs_f64()).round();
+        let own = match &self.lease {
+            None => self.slowed_to_per_s().unwrap_or(full),
+            Some(lease) => lease.part_per_s(Instant::now()),
+        };
+        Some(own.min(full))
     }
 
     fn slowed_share(&self) -> Option<f64> {
-        Some(self.slowed_to_per_s()? / self.limited.as_ref()?.pace.limit_per_s())
+        let of = match &self.lease {
+            None => self.limited.as_ref()?.pace.limit_per_s(),
+            Some(lease) => f64::from(lease.limit().get()),
+        };
+        Some(self.slowed_to_per_s()? / of)
     }
 
-    /// The throughput in requests per second at the last refusal as too fast.
+    /// The throughput in requests per second at the last refusal as too fast; of all together where the limit is shared.
     #[must_use]
     pub fn ceiling_per_s(&self) -> Option<f64> {
-        self.limited.as_ref()?.pace.ceiling_per_s()
+        let common = self.lease.as_ref().and_then(Lease::ceiling_per_s);
+        common.or_else(|| self.limited.as_ref()?.pace.ceiling_per_s())
     }
 
     /// The most requests written in any sliding second.
@@ -314,35 +328,24 @@ impl Limited {
     fn new(limit: NonZeroU32, headroom: Headroom, now: Instant) -> Self {
         let limit_per_s = f64::from(limit.get());
         let full_per_s = limit_per_s / FULL_SECOND.as_secs_f64();
-        Self { full_per_s, pace: Pace::new(limit_per_s, headroom), weight: 1.0, bucket: Bucket::new(full_per_s, limit, now) }
+        Self { full_per_s, pace: Pace::new(limit_per_s, headroom), bucket: Bucket::new(full_per_s, limit, now) }
     }
 
     /// Returns `Ok` if a request is due by now, or else the time to ask again.
     fn due(&mut self, lease: Option<&Lease>, connections: Connections, now: Instant) -> Result<(), Instant> {
-        let pace_per_s = match lease {
-            None => self.pace.at(now),
-            Some(lease) => self.shared_pace(lease, now),
+        let own_per_s = self.pace.at(now).min(self.full_per_s);
+        let (pace_per_s, leaving) = match lease {
+            None => (own_per_s, self.pace.leaving()),
+            Some(lease) => (own_per_s.min(leased_per_s(lease, now)), leaving(lease.ceiling_per_s().or(self.pace.ceiling_per_s()))),
         };
-        let pace_per_s = pace_per_s.min(self.full_per_s);
-        self.bucket.change(pace_per_s, self.pace.leaving(), now);
+        self.bucket.change(pace_per_s, leaving, now);
         self.bucket.due(connections, now)
     }
+}
 
-    /// The part of the pace of all processes that is this one's: as large as its part of the slots.
-    fn shared_pace(&mut self, lease: &Lease, now: Instant) -> f64 {
-        if let Some(found) = lease.heard_pace() {
-            self.pace.learns(found.per_s, now);
-        }
-        let pace_per_s = self.pace.at(now);
-        lease.note_pace(self.pace.is_slowed().then_some(pace_per_s));
-        let share = lease.share(now);
-        if share > 0.0 {
-            self.weight = 1.0 / share;
-        }
-        // Where there is no slot yet, the first one is due as if it were there.
-        let share = share.max(1.0 / self.pace.limit_per_s());
-        pace_per_s * share / quota::ROUND.as_secs_f64()
-    }
+/// The pace at which this process uses its slots. Where there is no slot yet, the first one is due as if it were there.
+fn leased_per_s(lease: &Lease, now: Instant) -> f64 {
+    lease.part_per_s(now).max(1.0) / quota::ROUND.as_secs_f64()
 }
 
 /// Resolves when a granted request of one of these commands has been written or given up, see [`Gate::sent`].

@@ -111,15 +111,8 @@ pub(super) struct Pace {
     /// Refusals of requests that left before this time belong to the last event.
     event_until: Option<Instant>,
     below_rate_at: Option<Instant>,
-    left: VecDeque<Counted>,
-    refused: VecDeque<Counted>,
-}
-
-/// A request, and how many of all processes it stands for.
-#[derive(Debug, Clone, Copy)]
-struct Counted {
-    at: Instant,
-    weight: f64,
+    left: VecDeque<Instant>,
+    refused: VecDeque<Instant>,
 }
 
 impl Pace {
@@ -155,8 +148,12 @@ impl Pace {
         self.per_s
     }
 
+    pub(super) const fn limit_per_s(&self) -> f64 {
+        self.limit_per_s
+    }
+
     pub(super) const fn leaving(&self) -> Leaving {
-        if self.ceiling_per_s.is_some() { Leaving::Single } else { Leaving::Together }
+        leaving(self.ceiling_per_s)
     }
 
     /// The throughput in requests per second at the last refusal.
@@ -169,23 +166,19 @@ impl Pace {
         self.ceiling_per_s.is_some() && self.phase != PacePhase::Free
     }
 
-    pub(super) const fn limit_per_s(&self) -> f64 {
-        self.limit_per_s
-    }
-
-    /// Records that requests left, each of which stands for `weight` requests.
-    pub(super) fn sent(&mut self, calls: usize, weight: f64, now: Instant) {
-        self.left.extend(std::iter::repeat_n(Counted { at: now, weight }, calls));
+    /// Records that requests left.
+    pub(super) fn sent(&mut self, calls: usize, now: Instant) {
+        self.left.extend(std::iter::repeat_n(now, calls));
         forget(&mut self.left, now);
     }
 
     /// Records that the service refused a request as too fast. All requests that were in flight then, and those that leave while the
-    /// service's window still contains the faster ones, belong to one event. Returns the throughput at a new event.
-    pub(super) fn refused(&mut self, left: Instant, weight: f64, now: Instant) -> Option<f64> {
-        self.refused.push_back(Counted { at: left, weight });
+    /// service's window still contains the faster ones, belong to one event.
+    pub(super) fn refused(&mut self, left: Instant, now: Instant) {
+        self.refused.push_back(left);
         forget(&mut self.refused, now);
         if self.event_until.is_some_and(|until| left < until) || self.is_lone(left) {
-            return None;
+            return;
         }
         self.at(now);
         let is_raise = matches!(self.phase, PacePhase::Raise { .. });
@@ -197,22 +190,6 @@ impl Pace {
             (true, Some(_)) => LastReduction::ToKnown,
             (false, _) => LastReduction::Otherwise,
         };
-        self.falls_to(through_per_s, now);
-        Some(through_per_s)
-    }
-
-    /// Another process was refused, and found that so many requests per second get through.
-    pub(super) fn learns(&mut self, through_per_s: f64, now: Instant) {
-        if self.event_until.is_some_and(|until| now < until) {
-            return;
-        }
-        self.at(now);
-        self.last_reduction = LastReduction::Otherwise;
-        self.falls_to(through_per_s.min(self.limit_per_s), now);
-    }
-
-    fn falls_to(&mut self, through_per_s: f64, now: Instant) {
-        let is_raise = matches!(self.phase, PacePhase::Raise { .. });
         self.is_confirmed = self.confirms(through_per_s, is_raise, now);
         self.ceiling_per_s = Some(through_per_s);
         let kept = self.headroom.kept();
@@ -287,7 +264,7 @@ impl Pace {
     /// Whether this refusal is one of the few that jitter causes while a pace is held.
     fn is_lone(&self, left: Instant) -> bool {
         let PacePhase::Hold { .. } = self.phase else { return false };
-        let lately = self.refused.iter().filter(|call| call.at + SECOND > left).count();
+        let lately = self.refused.iter().filter(|at| **at + SECOND > left).count();
         lately as f64 <= (self.per_s / LONE_REFUSAL_PER_S).floor()
     }
 
@@ -295,9 +272,7 @@ impl Pace {
     fn through_per_s(&self, left: Instant) -> f64 {
         let counted_s = (COUNTED_CALLS / self.per_s).clamp(1.0, COUNTED_MAX_S);
         let counted = Duration::from_secs_f64(counted_s);
-        let within = |calls: &VecDeque<Counted>| {
-            calls.iter().rev().filter(|call| call.at <= left && call.at + counted > left).map(|call| call.weight).sum::<f64>()
-        };
+        let within = |times: &VecDeque<Instant>| times.iter().rev().filter(|at| **at <= left && **at + counted > left).count() as f64;
         let (sent, refused) = (within(&self.left), within(&self.refused));
         let mut through_per_s = ((sent - refused) / counted_s).max(FLOOR_PER_S / 2.0);
         if sent < USED * self.per_s * counted_s {
@@ -327,10 +302,15 @@ impl Pace {
     }
 }
 
-fn forget(calls: &mut VecDeque<Counted>, now: Instant) {
-    while calls.len() > REMEMBERED_MAX || calls.front().is_some_and(|call| call.at + REMEMBERED < now) {
-        calls.pop_front();
+fn forget(times: &mut VecDeque<Instant>, now: Instant) {
+    while times.len() > REMEMBERED_MAX || times.front().is_some_and(|at| *at + REMEMBERED < now) {
+        times.pop_front();
     }
+}
+
+/// Whether requests may leave together, given the throughput at the last refusal if there was one.
+pub(super) const fn leaving(ceiling_per_s: Option<f64>) -> Leaving {
+    if ceiling_per_s.is_some() { Leaving::Single } else { Leaving::Together }
 }
 
 #[cfg(test)]
@@ -343,7 +323,7 @@ mod tests {
         while at_s < to_s {
             let now = start + Duration::from_secs_f64(at_s);
             let per_s = pace.at(now);
-            pace.sent(1, 1.0, now);
+            pace.sent(1, now);
             at_s += 1.0 / per_s;
         }
     }
@@ -355,15 +335,15 @@ mod tests {
         send(&mut pace, start, (0.0, 2.0));
         // Of 200 requests in a second the last hundred are refused, all within 200 ms.
         for n in 0..100 {
-            pace.refused(start + Duration::from_millis(1_500 + 5 * n), 1.0, start + Duration::from_millis(2_100 + n));
+            pace.refused(start + Duration::from_millis(1_500 + 5 * n), start + Duration::from_millis(2_100 + n));
         }
         let reduced = pace.at(start + Duration::from_millis(2_200));
         assert!((180.0..200.0).contains(&reduced), "at the first refusal almost all got through: {reduced}");
         send(&mut pace, start, (2.2, 3.3));
-        pace.refused(start + Duration::from_millis(3_200), 1.0, start + Duration::from_millis(3_250));
+        pace.refused(start + Duration::from_millis(3_200), start + Duration::from_millis(3_250));
         let per_s = pace.at(start + Duration::from_millis(3_300));
         assert!((per_s - reduced).abs() < 0.1, "a single refusal is jitter: {per_s}");
-        pace.refused(start + Duration::from_millis(3_250), 1.0, start + Duration::from_millis(3_300));
+        pace.refused(start + Duration::from_millis(3_250), start + Duration::from_millis(3_300));
         let per_s = pace.at(start + Duration::from_millis(3_300));
         assert!(per_s < reduced, "two that left a second later are a new event: {per_s}");
     }
@@ -372,7 +352,7 @@ mod tests {
     fn the_throughput_is_held_then_exceeded_slowly_then_ever_faster() {
         let start = Instant::now();
         let mut pace = Pace::new(200.0, Headroom::DEFAULT);
-        pace.refused(start, 1.0, start);
+        pace.refused(start, start);
         let at = |pace: &mut Pace, s: f64| pace.at(start + Duration::from_secs_f64(s));
         assert!((at(&mut pace, 0.0) - 96.0).abs() < 0.1, "it is only known that 200 is too much");
         assert!((at(&mut pace, 4.0) - 96.0).abs() < 0.1, "it is held");
@@ -389,11 +369,11 @@ mod tests {
         for (headroom, kept) in [(Headroom::DEFAULT, 0.95), (Headroom::percent(20).unwrap(), 0.80)] {
             let start = Instant::now();
             let mut pace = Pace::new(200.0, headroom);
-            pace.refused(start, 1.0, start);
+            pace.refused(start, start);
             send(&mut pace, start, (0.0, 7.5));
             let now = start + Duration::from_millis(7_500);
             let tested = pace.at(now);
-            pace.refused(now, 1.0, now);
+            pace.refused(now, now);
             let held = pace.at(now);
             assert!(held <= kept * tested && held > (kept - 0.03) * tested, "{tested}, {held}");
         }
@@ -404,25 +384,23 @@ mod tests {
         let start = Instant::now();
         let at = |s: f64| start + Duration::from_secs_f64(s);
         let mut pace = Pace::new(200.0, Headroom::DEFAULT);
-        pace.refused(start, 1.0, start);
+        pace.refused(start, start);
         send(&mut pace, start, (0.0, 10.0));
         let first = pace.at(at(10.0));
-        pace.refused(at(10.0), 1.0, at(10.0));
+        pace.refused(at(10.0), at(10.0));
         assert!(pace.at(at(10.0)) > 0.9 * first, "only the throughput is known");
         send(&mut pace, start, (10.0, 11.1));
-        (0..10).for_each(|_| {
-            pace.refused(at(11.05), 1.0, at(11.1));
-        });
+        (0..10).for_each(|_| pace.refused(at(11.05), at(11.1)));
         let held = pace.at(at(11.1));
         send(&mut pace, start, (11.1, 21.3));
         let second = pace.at(at(21.3));
         assert!(second > 1.1 * held, "{held}, {second}");
-        pace.refused(at(21.3), 1.0, at(21.3));
+        pace.refused(at(21.3), at(21.3));
         let known = pace.at(at(21.3));
         assert!(known < 1.02 * held && known > 0.95 * held, "{held}, {second}, {known}");
         send(&mut pace, start, (21.3, 43.0));
         let third = pace.at(at(43.0));
-        pace.refused(at(43.0), 1.0, at(43.0));
+        pace.refused(at(43.0), at(43.0));
         let found = pace.at(at(43.0));
         assert!(third > 1.5 * held && found > 0.8 * third, "{held}, {third}, {found}");
     }
@@ -433,9 +411,7 @@ mod tests {
         let mut pace = Pace::new(200.0, Headroom::DEFAULT);
         for n in 0..60 {
             let now = start + Duration::from_millis(1_100 * n);
-            (0..pace.refused.len().min(4) + 8).for_each(|_| {
-                pace.refused(now - Duration::from_millis(50), 1.0, now);
-            });
+            (0..pace.refused.len().min(4) + 8).for_each(|_| pace.refused(now - Duration::from_millis(50), now));
         }
         let per_s = pace.at(start + Duration::from_secs(66));
         assert!((1.0..1.5).contains(&per_s), "{per_s}");
@@ -448,7 +424,7 @@ mod tests {
         pace.ramp_up(start);
         let paces: Vec<f64> = (1..=6).map(|n| pace.at(start + RAMP_EVERY * n).round()).collect();
         assert_eq!(paces, [20.0, 40.0, 80.0, 160.0, 200.0, 200.0]);
-        pace.refused(start + RAMP_EVERY * 7, 1.0, start + RAMP_EVERY * 7);
+        pace.refused(start + RAMP_EVERY * 7, start + RAMP_EVERY * 7);
         let later = start + RAMP_EVERY * 8;
         pace.ramp_up(later);
         let paces: Vec<f64> = (1..=6).map(|n| pace.at(later + RAMP_EVERY * n).round()).collect();

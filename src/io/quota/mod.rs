@@ -4,7 +4,11 @@
 //! it, without clock or I/O, and the gate asks it. `store` carries the calls. The sending loop never waits for the store: a task renews the
 //! leases ahead of need, and wakes the loop when it has something new.
 
+mod alone;
+mod held_slots;
+mod lease;
 mod lease_book;
+mod quota_pace;
 mod settings;
 mod store;
 
@@ -19,9 +23,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::domain::call_stats::QuotaStats;
 use crate::domain::command::{Command, PerCommand};
-use crate::domain::verdict::Departure;
+pub use alone::IfLost;
+pub use held_slots::QuotaSlot;
+pub use lease::{Lease, Ticket};
 pub(crate) use lease_book::ROUND;
-pub use lease_book::{FoundPace, IfLost, LeaseBook, Renewal, Renewed, Slot, SlotRoom};
+pub use lease_book::{LeaseBook, Renewal, Renewed, SlotRoom};
+pub use quota_pace::{CommonPace, SentReport};
 pub use settings::{QuotaSettings, StoreAddress, Transport};
 use store::{Answered, Store};
 pub use store::{QuotaError, QuotaRefusal, SCRIPT, check};
@@ -34,13 +41,13 @@ const TOLD_AFTER: Duration = Duration::from_secs(1);
 /// The part of a process in the quota. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Quota {
-    shared: Arc<Shared>,
+    shared: Arc<SharedBooks>,
     task: tokio::task::JoinHandle<()>,
 }
 
 /// What the gates and the task share.
 #[derive(Debug)]
-struct Shared {
+struct SharedBooks {
     books: PerCommand<Mutex<LeaseBook>>,
     limits: PerCommand<NonZeroU32>,
     if_lost: IfLost,
@@ -80,13 +87,13 @@ pub struct QuotaWait {
 }
 
 impl Quota {
-    /// Takes part from now on. `most` is how many requests per second this process sends at most, of each API. It must be called within a
-    /// runtime.
+    /// Takes part from now on. `most` is how many requests per second this process sends at most, of each API; once the service refuses
+    /// some, `headroom_percent` of what gets through are left to others. It must be called within a runtime.
     #[must_use]
-    pub fn start(settings: &QuotaSettings, most: &PerCommand<u32>) -> Self {
+    pub fn start(settings: &QuotaSettings, most: &PerCommand<u32>, headroom_percent: u8) -> Self {
         let limits = PerCommand::new(|command| settings.limits[command]);
         let book = |command| Mutex::new(LeaseBook::new(settings.limits[command], most[command], settings.if_lost));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedBooks {
             books: PerCommand::new(book),
             limits,
             if_lost: settings.if_lost,
@@ -98,7 +105,7 @@ impl Quota {
             looks_at: Mutex::default(),
             state: Mutex::default(),
         });
-        let task = tokio::spawn(serve(Arc::clone(&shared), Store::new(settings)));
+        let task = tokio::spawn(serve(Arc::clone(&shared), Store::new(settings, headroom_percent)));
         Self { shared, task }
     }
 
@@ -189,7 +196,7 @@ impl Drop for Quota {
     }
 }
 
-impl Shared {
+impl SharedBooks {
     fn state(&self) -> MutexGuard<'_, QuotaState> {
         lock(&self.state)
     }
@@ -259,7 +266,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Renews the leases of all APIs that are in use, until the quota is closed.
-async fn serve(shared: Arc<Shared>, mut store: Store) {
+async fn serve(shared: Arc<SharedBooks>, mut store: Store) {
     let mut asking = FuturesUnordered::new();
     loop {
         let now = Instant::now();
@@ -293,112 +300,4 @@ async fn serve(shared: Arc<Shared>, mut store: Store) {
         .collect();
     goodbyes.for_each(|_| std::future::ready(())).await;
     shared.closed.notify_one();
-}
-
-/// The slots of one API. Its gate has it.
-#[derive(Debug)]
-pub struct Lease {
-    shared: Arc<Shared>,
-    command: Command,
-}
-
-impl Lease {
-    /// The requests per second of the API that all processes may send together.
-    #[must_use]
-    pub fn limit(&self) -> NonZeroU32 {
-        self.shared.limits[self.command]
-    }
-
-    /// The part of the limit that is this process's.
-    #[must_use]
-    pub fn share(&self, now: Instant) -> f64 {
-        self.book().share(now)
-    }
-
-    /// Whether a slot may be used now.
-    #[must_use]
-    pub fn room(&self, now: Instant) -> SlotRoom {
-        let mut book = self.book();
-        let room = book.room(now);
-        if room != SlotRoom::Now {
-            self.kick(&book, now);
-        }
-        room
-    }
-
-    /// A request has to wait for something else than a slot.
-    pub fn waits(&self, now: Instant) {
-        let mut book = self.book();
-        book.waits(now);
-        self.kick(&book, now);
-    }
-
-    /// Wakes the task if it would sleep for too long.
-    fn kick(&self, book: &LeaseBook, now: Instant) {
-        let Some(due) = book.due(now) else { return };
-        let mut looks_at = lock(&self.shared.looks_at);
-        if looks_at.is_none_or(|at| due < at) {
-            *looks_at = Some(due);
-            self.shared.kick.notify_one();
-        }
-    }
-
-    /// Takes the slot that [`Lease::room`] has just offered.
-    #[must_use]
-    pub fn take(&self, now: Instant) -> Ticket {
-        let slot = self.book().take(now);
-        Ticket { shared: Arc::clone(&self.shared), command: self.command, slot: Some(slot) }
-    }
-
-    /// What was written so far was written by `now`.
-    pub fn note_written(&self, now: Instant) {
-        self.book().note_written(now);
-    }
-
-    /// Records the pace of the gate, if the service slows it down.
-    pub fn note_pace(&self, per_s: Option<f64>) {
-        self.book().note_pace(per_s);
-    }
-
-    /// The service has refused a request as too fast, and `per_s` got through.
-    pub fn note_refusal(&self, per_s: f64, now: Instant) {
-        let mut book = self.book();
-        book.note_refusal(per_s);
-        self.kick(&book, now);
-    }
-
-    /// The pace that another process has found since the last call.
-    #[must_use]
-    pub fn heard_pace(&self) -> Option<FoundPace> {
-        self.book().heard_pace()
-    }
-
-    fn book(&self) -> MutexGuard<'_, LeaseBook> {
-        lock(&self.shared.books[self.command])
-    }
-}
-
-/// The slot of one request. It travels with the permit.
-#[derive(Debug)]
-pub struct Ticket {
-    shared: Arc<Shared>,
-    command: Command,
-    slot: Option<Slot>,
-}
-
-impl Ticket {
-    /// The request is about to be written.
-    pub fn uses(&mut self, now: Instant) -> Departure {
-        let Some(slot) = self.slot.take() else { return Departure::Leaves };
-        lock(&self.shared.books[self.command]).uses(slot, now)
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            lock(&self.shared.books[self.command]).gives_up(slot);
-            self.shared.changed.notify_one();
-        }
-    }
 }

@@ -17,13 +17,14 @@ use tokio::time::timeout;
 
 use super::lease_book::{ANSWER_MAX, Renewal, Renewed};
 use super::lock;
+use super::quota_pace::{CommonPace, SentReport};
 use super::settings::{QuotaSettings, StoreAddress, Transport};
 use crate::domain::command::Command;
 
 /// The script that decides who holds which slots.
 pub const SCRIPT: &str = include_str!("quota.lua");
 /// The version of the script's arguments and fields.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 /// How long connecting may take. Chosen: TLS over a long line.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// After so many requests without an answer in a row the connection is made anew: the server may be gone without a word.
@@ -77,6 +78,7 @@ pub(super) struct Answered {
 /// The store, as one process sees it.
 pub(super) struct Store {
     settings: QuotaSettings,
+    headroom_percent: u8,
     id: String,
     connection: Option<ConnectionManager>,
     /// The checksum by which the store knows the script.
@@ -85,8 +87,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn new(settings: &QuotaSettings) -> Self {
-        Self { settings: settings.clone(), id: random_id(), connection: None, script: Arc::default(), unanswered: 0 }
+    pub(super) fn new(settings: &QuotaSettings, headroom_percent: u8) -> Self {
+        Self { settings: settings.clone(), headroom_percent, id: random_id(), connection: None, script: Arc::default(), unanswered: 0 }
     }
 
     /// Carries one renewal. Nothing of it happens before the future is polled.
@@ -94,7 +96,7 @@ impl Store {
         let connection = self.connection();
         let arguments = Arguments {
             key: format!("{}:{}", self.settings.key, command.name()),
-            words: words(self.settings.limits[command].get(), &self.id, renewal),
+            words: words(self.settings.limits[command].get(), &self.id, renewal, self.headroom_percent),
         };
         let (script, number) = (Arc::clone(&self.script), renewal.number);
         async move {
@@ -139,11 +141,10 @@ const NO_ANSWER: &str = "no answer in time";
 /// # Errors
 /// [`QuotaError`].
 pub async fn check(settings: &QuotaSettings, commands: &[Command], within: Duration) -> Result<u64, QuotaError> {
-    let mut store = Store::new(settings);
+    let mut store = Store::new(settings, 0);
     let mut processes = 0;
     for command in commands {
-        let nothing =
-            Renewal { number: 1, entry: 0, kept: 0, wanted: 0, within_ms: 0, pace_per_s: None, is_refused: false, waits_ms: Vec::new() };
+        let nothing = Renewal { number: 1, entry: 0, kept: 0, wanted: 0, within_ms: 0, sent: SentReport::default(), waits_ms: Vec::new() };
         let connected = async {
             let mut answered = store.call(*command, &nothing).await;
             while answered.end == Err(QuotaError::Lost(NO_ANSWER.to_owned())) {
@@ -163,9 +164,8 @@ struct Arguments {
     words: Vec<String>,
 }
 
-fn words(limit: u32, id: &str, renewal: &Renewal) -> Vec<String> {
-    let refused = if renewal.is_refused { "1" } else { "0" };
-    let pace = renewal.pace_per_s.map_or(0.0, |per_s| (per_s * 10.0).round().max(1.0));
+fn words(limit: u32, id: &str, renewal: &Renewal, headroom_percent: u8) -> Vec<String> {
+    let SentReport { left, refused, refused_ago_ms } = renewal.sent;
     let mut words = vec![
         VERSION.to_owned(),
         limit.to_string(),
@@ -175,8 +175,10 @@ fn words(limit: u32, id: &str, renewal: &Renewal) -> Vec<String> {
         renewal.kept.to_string(),
         renewal.wanted.to_string(),
         renewal.within_ms.to_string(),
-        pace.to_string(),
-        refused.to_owned(),
+        left.to_string(),
+        refused.to_string(),
+        refused_ago_ms.map_or_else(|| "-1".to_owned(), |ago_ms| ago_ms.to_string()),
+        headroom_percent.to_string(),
     ];
     words.extend(renewal.waits_ms.iter().map(u64::to_string));
     words
@@ -299,17 +301,17 @@ fn read(value: &Value, command: Command) -> Result<Renewed, QuotaError> {
 
 fn read_figures(items: &[Value]) -> Option<Renewed> {
     let (figures, waits) = items.split_at_checked(FIGURES)?;
-    let [entry, kept, _granted, share, lease_ms, processes, _closed_ms, refusals, found, pace] = figures else { return None };
+    let [entry, kept, _granted, share, lease_ms, processes, _closed_ms, slot_ms, ceiling, pace] = figures else { return None };
     let tenths = |value: &Value| number(value).map(|tenths| tenths as f64 / 10.0);
+    let pace = CommonPace { ceiling_per_s: tenths(ceiling)?, per_s: tenths(pace)? };
     Some(Renewed {
         entry: number(entry)?,
         kept: number(kept)?,
         share: number(share)?,
         lease: Duration::from_millis(number(lease_ms)?),
         processes: number(processes)?,
-        refusals: number(refusals)?,
-        found_per_s: tenths(found)?,
-        pace_per_s: tenths(pace).filter(|per_s| *per_s > 0.0),
+        slot_time: Duration::from_millis(number(slot_ms)?),
+        pace: (pace.per_s > 0.0).then_some(pace),
         waits: waits.iter().map(|wait| number(wait).map(Duration::from_millis)).collect::<Option<_>>()?,
     })
 }

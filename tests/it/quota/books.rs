@@ -1,12 +1,14 @@
 //! The books of several processes with the real script, on a clock of the test's own: processes stop and are killed, requests and answers
-//! are late or lost, connections take long, the store is flushed. Whatever happens, no second has more requests than the limit.
+//! are late or lost, connections take long, the store is flushed. Whatever happens, no second has more requests than the limit. And where
+//! the service lets less through, all together find how much.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use chatlift::domain::verdict::Departure;
-use chatlift::io::quota::{IfLost, LeaseBook, Renewal, Renewed, SCRIPT, Slot, SlotRoom};
+use chatlift::io::quota::{CommonPace, IfLost, LeaseBook, QuotaSlot, Renewal, Renewed, SCRIPT, SlotRoom};
+use chatlift::sandbox::limiter::{Limiter, LimiterDecision};
 use fastrand::Rng;
 use redis::{Connection, Value};
 use tokio::time::Instant;
@@ -19,21 +21,70 @@ const STEP_US: u64 = 1_000;
 const SETTLED_US: u64 = 4_000_000;
 /// Source: the client.
 const ANSWER_MAX_US: u64 = 450_000;
+/// From a request to its answer. Chosen: a service that is neither near nor far.
+const LATENCY_US: u64 = 40_000;
+/// A process that is late by more than this does not catch up. Source: the gate.
+const LATENESS_US: f64 = 20_000.0;
+/// The gate spreads the requests of its own rate, and the slots of the quota, over a little more than a second.
+const FULL_SECOND_US: f64 = 1_003_000.0;
+const ROUND_US: f64 = 1_009_000.0;
 
 /// What makes a case hard.
 #[derive(Debug, Clone, Copy)]
-struct Trouble {
-    limit: u32,
-    processes: usize,
+pub(super) struct Trouble {
+    pub(super) limit: u32,
+    pub(super) processes: usize,
     /// The longest time on the line in one direction.
-    line_us: u64,
+    pub(super) line_us: u64,
     /// One of so many renewals is lost on its way there, or back; 0: none.
-    lost_of: u64,
+    pub(super) lost_of: u64,
     /// Processes stop for a while, or are killed and started anew.
-    stops: bool,
-    flushes: bool,
+    pub(super) stops: bool,
+    pub(super) flushes: bool,
     /// Requests may wait for their connections.
-    connects: bool,
+    pub(super) connects: bool,
+}
+
+impl Trouble {
+    /// Nothing happens.
+    pub(super) const fn none(limit: u32, processes: usize, line_us: u64) -> Self {
+        Self { limit, processes, line_us, lost_of: 0, stops: false, flushes: false, connects: false }
+    }
+}
+
+/// A service that refuses requests as too fast. Processes spread theirs evenly then, as their gates do.
+pub(super) struct ServiceAtLimit {
+    limiter: Limiter,
+    /// The rate of each process.
+    rates: Vec<u32>,
+    /// When each process may send its next request.
+    due_us: Vec<f64>,
+    /// What was let through of each process, and when.
+    pub(super) through_us: Vec<Vec<u64>>,
+    pub(super) refused_us: Vec<u64>,
+}
+
+impl ServiceAtLimit {
+    pub(super) fn new(limiter: Limiter, rates: &[u32]) -> Self {
+        let count = rates.len();
+        Self { limiter, rates: rates.to_vec(), due_us: vec![0.0; count], through_us: vec![Vec::new(); count], refused_us: Vec::new() }
+    }
+
+    /// Whether the gate of the process lets a request leave.
+    fn is_due(&self, process: usize, now_us: u64) -> bool {
+        self.due_us[process] <= now_us as f64
+    }
+
+    fn sent(&mut self, process: usize, part_per_s: f64, now_us: u64) -> LimiterDecision {
+        let decision = self.limiter.admit(Duration::from_micros(now_us));
+        match decision {
+            LimiterDecision::Admitted => self.through_us[process].push(now_us),
+            LimiterDecision::OverLimit => self.refused_us.push(now_us),
+        }
+        let distance_us = (FULL_SECOND_US / f64::from(self.rates[process])).max(ROUND_US / part_per_s.max(1.0));
+        self.due_us[process] = self.due_us[process].max(now_us as f64 - LATENESS_US) + distance_us;
+        decision
+    }
 }
 
 /// What happens at a time.
@@ -57,11 +108,17 @@ enum Event {
         life: u32,
         number: u64,
     },
+    /// A request that left at this time was refused as too fast.
+    Refused {
+        process: usize,
+        life: u32,
+        left: Instant,
+    },
     /// A granted request has its connection.
     Connected {
         process: usize,
         life: u32,
-        slot: Slot,
+        slot: QuotaSlot,
     },
 }
 
@@ -87,6 +144,8 @@ struct World<'a> {
     sent_us: Vec<u64>,
     /// How many of them each process has sent since the fourth second.
     sent_by: Vec<usize>,
+    service: Option<ServiceAtLimit>,
+    begins_us: Vec<u64>,
 }
 
 impl World<'_> {
@@ -115,7 +174,7 @@ impl World<'_> {
         }
         for process in 0..self.processes.len() {
             self.trouble_of(process);
-            if self.processes[process].stopped_until_us <= self.now_us {
+            if self.processes[process].stopped_until_us <= self.now_us && self.begins_us[process] <= self.now_us {
                 for event in std::mem::take(&mut self.processes[process].missed) {
                     self.take(event);
                 }
@@ -144,7 +203,11 @@ impl World<'_> {
     fn works(&mut self, process: usize) {
         let now = self.now();
         let book = &mut self.processes[process].book;
-        if book.room(now) == SlotRoom::Now {
+        let is_due = self.service.as_ref().is_none_or(|service| service.is_due(process, self.now_us));
+        if !is_due {
+            book.waits(now);
+        }
+        if is_due && book.room(now) == SlotRoom::Now {
             let slot = book.take(now);
             let life = self.processes[process].life;
             if self.trouble.connects && self.happens(5) {
@@ -169,12 +232,18 @@ impl World<'_> {
         }
     }
 
-    fn writes(&mut self, process: usize, slot: Slot) {
+    fn writes(&mut self, process: usize, slot: QuotaSlot) {
         let now = self.now();
         let book = &mut self.processes[process].book;
         if book.uses(slot, now) == Departure::Leaves {
             self.sent_us.push(self.now_us);
             self.sent_by[process] += usize::from(self.now_us >= SETTLED_US);
+            let part_per_s = book.part_per_s(now);
+            let decision = self.service.as_mut().map(|service| service.sent(process, part_per_s, self.now_us));
+            if decision == Some(LimiterDecision::OverLimit) {
+                let life = self.processes[process].life;
+                self.at(self.now_us + LATENCY_US, Event::Refused { process, life, left: now });
+            }
         }
         self.processes[process].book.note_written(now);
     }
@@ -184,9 +253,10 @@ impl World<'_> {
             Event::Arrives { process, life, renewal, comes_back } => {
                 return self.arrives((process, life), &renewal, comes_back);
             }
-            Event::Answered { process, life, .. } | Event::GivenUp { process, life, .. } | Event::Connected { process, life, .. } => {
-                (process, life)
-            }
+            Event::Answered { process, life, .. }
+            | Event::GivenUp { process, life, .. }
+            | Event::Refused { process, life, .. }
+            | Event::Connected { process, life, .. } => (process, life),
         };
         if self.processes[process].life != life {
             return;
@@ -200,6 +270,7 @@ impl World<'_> {
                 self.processes[process].book.renewed(number, &answer, now);
             }
             Event::GivenUp { number, .. } => self.processes[process].book.lost(number),
+            Event::Refused { left, .. } => self.processes[process].book.note_refusal(left),
             Event::Connected { slot, .. } => self.writes(process, slot),
             Event::Arrives { .. } => unreachable!("it is taken above"),
         }
@@ -208,32 +279,35 @@ impl World<'_> {
     fn arrives(&mut self, (process, life): (usize, u32), renewal: &Renewal, comes_back: bool) {
         // The server's clock is another one.
         let server_us = 1_700_000_000_000_000 + self.now_us;
-        redis::cmd("MSET").arg("seconds").arg(server_us / 1_000_000).arg("micros").arg(server_us % 1_000_000).exec(self.store).unwrap();
+        let mut both = redis::pipe();
+        both.cmd("MSET").arg("seconds").arg(server_us / 1_000_000).arg("micros").arg(server_us % 1_000_000).ignore();
         let mut command = redis::cmd("EVALSHA");
-        command.arg(&self.sum).arg(1).arg(KEY).arg(1).arg(self.trouble.limit).arg(format!("process {process}, life {life}"));
+        command.arg(&self.sum).arg(1).arg(KEY).arg(2).arg(self.trouble.limit).arg(format!("process {process}, life {life}"));
         command
             .arg(renewal.number)
             .arg(renewal.entry)
             .arg(renewal.kept)
             .arg(renewal.wanted)
             .arg(renewal.within_ms)
-            .arg(0)
-            .arg(0)
+            .arg(renewal.sent.left)
+            .arg(renewal.sent.refused)
+            .arg(renewal.sent.refused_ago_ms.map_or(-1, |ago_ms| i64::try_from(ago_ms).unwrap()))
+            .arg(5)
             .arg(&renewal.waits_ms);
-        let Value::Array(items) = command.query(self.store).unwrap() else { panic!("it answers with a list") };
+        let (Value::Array(items),) = both.add_command(command).query(self.store).unwrap() else { panic!("it answers with a list") };
         if matches!(&items[0], Value::BulkString(kind) if kind == b"stale") || !comes_back {
             return;
         }
         let number = |item: &Value| if let Value::Int(number) = item { u64::try_from(*number).unwrap() } else { panic!("{item:?}") };
+        let tenths = |item: &Value| number(item) as f64 / 10.0;
         let answer = Renewed {
             entry: number(&items[1]),
             kept: number(&items[2]),
             share: number(&items[4]),
             lease: Duration::from_millis(number(&items[5])),
             processes: number(&items[6]),
-            refusals: 0,
-            found_per_s: 0.0,
-            pace_per_s: None,
+            slot_time: Duration::from_millis(number(&items[8])),
+            pace: (number(&items[10]) > 0).then(|| CommonPace { ceiling_per_s: tenths(&items[9]), per_s: tenths(&items[10]) }),
             waits: items[11..].iter().map(|item| Duration::from_millis(number(item))).collect(),
         };
         let at_us = self.now_us + self.line_us();
@@ -242,7 +316,11 @@ impl World<'_> {
 }
 
 fn new_process(limit: u32, life: u32) -> Process {
-    let book = LeaseBook::new(NonZeroU32::new(limit).unwrap(), limit, IfLost::Wait);
+    new_process_of_rate(limit, limit, life)
+}
+
+fn new_process_of_rate(limit: u32, rate: u32, life: u32) -> Process {
+    let book = LeaseBook::new(NonZeroU32::new(limit).unwrap(), rate, IfLost::Wait);
     Process { book, life, stopped_until_us: 0, missed: Vec::new() }
 }
 
@@ -251,20 +329,77 @@ fn sends(store: &mut Connection, trouble: Trouble, seed: u64, seconds: u64) -> V
     run(store, SCRIPT, trouble, seed, seconds).sent_us
 }
 
+/// Runs processes of these rates, each of which begins at its second, against a service that refuses requests as too fast.
+pub(super) fn against(
+    store: &mut Connection,
+    trouble: Trouble,
+    limiter: Limiter,
+    processes: &[(u32, u64)],
+    seconds: u64,
+) -> ServiceAtLimit {
+    let rates: Vec<u32> = processes.iter().map(|(rate, _)| *rate).collect();
+    let mut world = world(store, SCRIPT, trouble, 7);
+    world.processes = rates.iter().map(|rate| new_process_of_rate(trouble.limit, *rate, 0)).collect();
+    world.begins_us = processes.iter().map(|(_, begins_s)| begins_s * 1_000_000).collect();
+    world.service = Some(ServiceAtLimit::new(limiter, &rates));
+    while world.now_us < seconds * 1_000_000 {
+        world.step();
+    }
+    assert_eq!(too_many(&world.sent_us, trouble.limit), None);
+    world.service.unwrap()
+}
+
+/// Two processes against a service of which others use so many requests a second for some time.
+pub(super) fn against_others(
+    store: &mut Connection,
+    trouble: Trouble,
+    limiter: Limiter,
+    (others_per_s, until): (u64, Duration),
+    seconds: u64,
+) -> ServiceAtLimit {
+    let mut world = world(store, SCRIPT, trouble, 7);
+    world.service = Some(ServiceAtLimit::new(limiter, &vec![trouble.limit; trouble.processes]));
+    let (mut others, until_us) = (0, u64::try_from(until.as_micros()).unwrap());
+    while world.now_us < seconds * 1_000_000 {
+        if world.now_us < until_us && world.now_us * others_per_s >= others * 1_000_000 {
+            others += 1;
+            world.service.as_mut().unwrap().limiter.admit(Duration::from_micros(world.now_us));
+        }
+        world.step();
+    }
+    world.service.unwrap()
+}
+
 fn run<'a>(store: &'a mut Connection, script: &str, trouble: Trouble, seed: u64, seconds: u64) -> World<'a> {
+    let mut world = world(store, script, trouble, seed);
+    while world.now_us < seconds * 1_000_000 {
+        world.step();
+    }
+    world
+}
+
+fn world<'a>(store: &'a mut Connection, script: &str, trouble: Trouble, seed: u64) -> World<'a> {
     redis::cmd("DEL").arg(KEY).exec(store).unwrap();
     let on_own_clock = script.replace("redis.call('TIME')", "redis.call('MGET', 'seconds', 'micros')");
     assert_ne!(on_own_clock, script, "the script asks for the time");
     let sum = redis::cmd("SCRIPT").arg("LOAD").arg(on_own_clock).query(store).unwrap();
     let processes = (0..trouble.processes).map(|_| new_process(trouble.limit, 0)).collect();
     let random = Rng::with_seed(seed);
-    let (zero, events, sent_us) = (Instant::now(), BTreeMap::new(), Vec::new());
-    let mut world =
-        World { trouble, random, store, sum, zero, now_us: 0, events, serial: 0, processes, sent_us, sent_by: vec![0; trouble.processes] };
-    while world.now_us < seconds * 1_000_000 {
-        world.step();
+    World {
+        trouble,
+        random,
+        store,
+        sum,
+        zero: Instant::now(),
+        now_us: 0,
+        events: BTreeMap::new(),
+        serial: 0,
+        processes,
+        sent_us: Vec::new(),
+        sent_by: vec![0; trouble.processes],
+        service: None,
+        begins_us: vec![0; trouble.processes],
     }
-    world
 }
 
 /// The first second with too many requests.
@@ -304,7 +439,7 @@ fn the_limit_is_used_by_one_and_by_several_near_and_far() {
     let Some(server) = RedisServer::start("the books of the quota with the real script") else { return };
     let mut store = server.connection();
     for (processes, line_us, least) in [(1, 2_000, 0.98), (3, 2_000, 0.98), (1, 50_000, 0.98), (3, 50_000, 0.95), (10, 2_000, 0.97)] {
-        let trouble = Trouble { limit: 200, processes, line_us, lost_of: 0, stops: false, flushes: false, connects: false };
+        let trouble = Trouble::none(200, processes, line_us);
         let sent_us = sends(&mut store, trouble, 7, 20);
         let used = sent_us.iter().filter(|at| **at >= 4_000_000).count() as f64 / (16.0 * 200.0);
         eprintln!("{processes} processes, up to {line_us} µs one way: {used:.4} of the limit");
@@ -337,7 +472,7 @@ fn each_process_with_work_gets_at_least_half_of_its_part() {
     let Some(server) = RedisServer::start("the books of the quota with the real script") else { return };
     let mut store = server.connection();
     for (limit, processes, seconds) in [(200, 3, 14), (200, 10, 14), (7, 3, 34), (2, 3, 64), (1, 2, 64)] {
-        let trouble = Trouble { limit, processes, line_us: 5_000, lost_of: 0, stops: false, flushes: false, connects: false };
+        let trouble = Trouble::none(limit, processes, 5_000);
         let world = run(&mut store, SCRIPT, trouble, 7, seconds);
         let part = (f64::from(limit) * (seconds - 4) as f64) / processes as f64;
         let sent_by = world.sent_by.clone();

@@ -199,7 +199,7 @@ fn who_may_not_take_part_is_told_so_before_anything_is_sent() {
     // Another process is at work, with another limit or another version.
     import(&with_password).run().exits(0);
     let far = "9999999999999999";
-    for (field, other, here) in [("rate", "150", "200"), ("version", "2", "1")] {
+    for (field, other, here) in [("rate", "150", "200"), ("version", "3", "2")] {
         let stored: String = redis::cmd("HGET").arg(&hash).arg(field).query(&mut client).unwrap();
         redis::cmd("HSET").arg(&hash).arg(field).arg(other).arg("busy_until").arg(far).exec(&mut client).unwrap();
         let run = import(&with_password).args(&["--restart"]).run().exits(2);

@@ -5,4 +5,5 @@ mod documented;
 mod lost;
 mod processes;
 mod script;
+mod slowed;
 mod told;

@@ -22,15 +22,16 @@ struct Call<'a> {
     kept: u64,
     wanted: u64,
     within_ms: u64,
-    /// Tenths per second, and whether a request was refused.
-    pace: (u64, bool),
+    /// Tenths of requests a second that left, and those that were refused; and how long ago the newest refused one left.
+    sent: (u64, u64, i64),
+    headroom: u64,
     waits_ms: Vec<u64>,
 }
 
 impl Default for Call<'_> {
     fn default() -> Self {
         Self {
-            version: "1",
+            version: "2",
             rate: 6,
             process: "a",
             number: 1,
@@ -38,7 +39,8 @@ impl Default for Call<'_> {
             kept: 0,
             wanted: 6,
             within_ms: 2_000,
-            pace: (0, false),
+            sent: (0, 0, -1),
+            headroom: 5,
             waits_ms: Vec::new(),
         }
     }
@@ -47,7 +49,7 @@ impl Default for Call<'_> {
 /// The answer as text.
 fn say(connection: &mut Connection, call: &Call) -> Vec<String> {
     let there: Option<String> = redis::cmd("HGET").arg(KEY).arg(format!("run:{}", call.process)).query(connection).unwrap();
-    let entry = there.as_deref().and_then(|run| run.split(' ').next_back()).unwrap_or("0");
+    let entry = there.as_deref().and_then(|run| run.split(' ').nth(4)).unwrap_or("0");
     let mut command = redis::cmd("EVAL");
     command
         .arg(SCRIPT)
@@ -58,7 +60,8 @@ fn say(connection: &mut Connection, call: &Call) -> Vec<String> {
         .arg(call.process)
         .arg(call.number)
         .arg(call.entry.unwrap_or(entry));
-    command.arg(call.kept).arg(call.wanted).arg(call.within_ms).arg(call.pace.0).arg(u8::from(call.pace.1)).arg(&call.waits_ms);
+    let (left, refused, ago_ms) = call.sent;
+    command.arg(call.kept).arg(call.wanted).arg(call.within_ms).arg(left).arg(refused).arg(ago_ms).arg(call.headroom).arg(&call.waits_ms);
     let Value::Array(items) = command.query(connection).unwrap() else { panic!("it answers with a list") };
     let text = |item| match item {
         Value::Int(number) => number.to_string(),
@@ -171,7 +174,7 @@ fn set_forward(connection: &mut Connection, micros: u64) {
     field("seen_at", &earlier);
     field("run:a", &|run| {
         let words: Vec<&str> = run.split(' ').collect();
-        [words[0], &earlier(words[1]), words[2], words[3], words[4]].join(" ")
+        [&[words[0], &earlier(words[1])], &words[2..]].concat().join(" ")
     });
 }
 
@@ -198,7 +201,7 @@ fn a_server_that_is_out_of_memory_grants_nothing_even_if_a_lease_has_ended() {
     passes(Duration::from_millis(510));
     redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1").exec(&mut connection).unwrap();
     let before: Vec<String> = redis::cmd("HGETALL").arg(KEY).query(&mut connection).unwrap();
-    let words = ["1", "6", "b", "1", "0", "0", "6", "2000", "0", "0"];
+    let words = ["2", "6", "b", "1", "0", "0", "6", "2000", "0", "0", "-1", "5"];
     let refused = redis::cmd("EVAL").arg(SCRIPT).arg(1).arg(KEY).arg(&words).exec(&mut connection).unwrap_err();
     assert!(refused.to_string().contains("OOM"), "{refused}");
     let after: Vec<String> = redis::cmd("HGETALL").arg(KEY).query(&mut connection).unwrap();
@@ -225,7 +228,7 @@ fn other_versions_and_other_limits_are_refused_with_both_while_anyone_is_at_work
     let mut connection = server.connection();
     open(&mut connection);
     say(&mut connection, &Call::default());
-    assert_eq!(say(&mut connection, &Call { version: "2", ..Call::default() }), ["version", "1", "2"]);
+    assert_eq!(say(&mut connection, &Call { version: "3", ..Call::default() }), ["version", "2", "3"]);
     assert_eq!(say(&mut connection, &Call { rate: 7, ..Call::default() }), ["rate", "6", "7"]);
     // Once all have ended, and the last second is over, the hash is anyone's.
     say(&mut connection, &Call { number: 2, wanted: 0, waits_ms: vec![100; 6], ..Call::default() });
@@ -235,15 +238,52 @@ fn other_versions_and_other_limits_are_refused_with_both_while_anyone_is_at_work
 }
 
 #[test]
-fn the_pace_that_one_finds_is_told_to_all() {
+fn a_refusal_of_one_caps_the_sum_of_all_and_nobody_below_it() {
     let Some(server) = RedisServer::start("the script of the quota") else { return };
     let mut connection = server.connection();
-    open(&mut connection);
-    let pace = |answer: &[String]| answer[8..11].to_vec();
-    assert_eq!(pace(&say(&mut connection, &Call::default())), ["0", "0", "0"]);
-    assert_eq!(pace(&say(&mut connection, &Call { number: 2, pace: (31, true), ..Call::default() })), ["1", "31", "31"]);
-    assert_eq!(pace(&say(&mut connection, &Call { process: "b", ..Call::default() })), ["1", "31", "31"]);
-    assert_eq!(pace(&say(&mut connection, &Call { number: 3, pace: (40, false), ..Call::default() })), ["1", "31", "40"]);
+    let call = |process, number| Call { process, number, rate: 200, wanted: 200, ..Call::default() };
+    let told = |answer: &[String]| (answer[8].clone(), answer[9].clone(), answer[10].clone());
+    let nothing = ("1008".to_owned(), "0".to_owned(), "0".to_owned());
+    assert_eq!(told(&say(&mut connection, &call("a", 1))), nothing);
+    // Three have sent 100, 90 and 10 requests in the last second. Of the second one's 80 were refused: 120 got through.
+    say(&mut connection, &Call { sent: (1_000, 0, -1), ..call("a", 2) });
+    say(&mut connection, &Call { wanted: 10, sent: (100, 0, -1), ..call("small", 1) });
+    let answer = say(&mut connection, &Call { sent: (900, 800, 20), ..call("b", 1) });
+    assert_eq!(told(&answer), ("1014".to_owned(), "1200".to_owned(), "1152".to_owned()), "96 % of it, by 117 slots");
+    // The small one keeps what it wants, and the others share the rest.
+    let shares = [say(&mut connection, &call("a", 3)), say(&mut connection, &Call { wanted: 10, ..call("small", 2) }), answer];
+    assert_eq!(shares.map(|answer| answer[4].clone()), ["53", "10", "54"]);
+    // What left before all had heard of it, and was refused, is the same event.
+    let pace = |answer: &[String]| answer[10].clone();
+    assert_eq!(pace(&say(&mut connection, &Call { sent: (900, 800, 10), ..call("b", 2) })), "1152");
+    // Whoever asks for most headroom gets it at the next one.
+    passes(Duration::from_millis(1_300));
+    say(&mut connection, &Call { headroom: 20, sent: (400, 0, -1), ..call("a", 4) });
+    let answer = say(&mut connection, &Call { sent: (1_000, 300, 10), ..call("b", 3) });
+    assert_eq!((answer[9].clone(), pace(&answer)), ("1100".to_owned(), "891".to_owned()), "81 % of 110");
+}
+
+#[test]
+fn a_pace_that_was_found_is_held_rises_and_is_forgotten() {
+    let Some(server) = RedisServer::start("the script of the quota") else { return };
+    let mut connection = server.connection();
+    let call = |number| Call { number, rate: 200, wanted: 200, ..Call::default() };
+    say(&mut connection, &Call { sent: (2_000, 1_000, 10), ..call(1) });
+    let mut number = 1;
+    let mut after = |connection: &mut Connection, micros: u64| {
+        let pace: String = redis::cmd("HGET").arg(KEY).arg("pace").query(connection).unwrap();
+        let earlier = |figure: &str| {
+            figure.parse::<u64>().ok().filter(|at| *at > 1_000_000_000).map_or(figure.to_owned(), |at| (at - micros).to_string())
+        };
+        let pace: Vec<String> = pace.split(' ').map(earlier).collect();
+        redis::cmd("HSET").arg(KEY).arg("pace").arg(pace.join(" ")).exec(connection).unwrap();
+        number += 1;
+        say(connection, &call(number))[10].parse::<u64>().unwrap()
+    };
+    let paces = [0, 4_000_000, 3_300_000, 3_000_000, 5_500_000, 11_000_000].map(|micros| after(&mut connection, micros));
+    assert!(paces[0] == 960 && paces[1] == 960, "it is held: {paces:?}");
+    assert!((980..1_040).contains(&paces[2]) && (1_080..1_240).contains(&paces[3]), "it rises, and ever faster: {paces:?}");
+    assert_eq!(paces[4..], [2_000, 0], "after ten seconds at the limit it is forgotten");
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::domain::verdict::{self, CallOutcome, CallSize, SuccessSeen, Verdict};
 use crate::flow::probe::{self, Peer, WriteProbe};
 use crate::io::api::usersig::Credential;
 use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, ACCOUNTS_PER_CALL, BATCH_CALLS_PER_S};
-use crate::io::gate::Rate;
+use crate::io::gate::{Headroom, Rate};
 use crate::io::quota::{Quota, Ticket};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::screen::probed::{Check, Probed};
@@ -153,7 +153,7 @@ impl Steps<'_> {
     /// The slot of the request, if the limit is shared.
     async fn slot(&self) -> Result<Option<(Quota, Ticket)>, Check> {
         let Some(settings) = &self.client.quota else { return Ok(None) };
-        let quota = Quota::start(settings, &PerCommand::new(|_| 1));
+        let quota = Quota::start(settings, &PerCommand::new(|_| 1), Headroom::DEFAULT.in_percent());
         let slot = quota.ticket(Command::AccountCheck, QUOTA_MAX).await;
         let slot = slot.map_err(|why| {
             let found = format!("no request may leave: {why}");
