@@ -86,6 +86,12 @@ where
         self.counts
     }
 
+    /// UserIDs that were answered as well, but wait for an earlier one.
+    #[must_use]
+    pub const fn waiting(&self) -> u64 {
+        self.queue.answered() as u64
+    }
+
     #[must_use]
     pub const fn plan(&self) -> &SurveyPlan {
         &self.plan

@@ -243,7 +243,7 @@ where
 
     fn report(&mut self, requests: dispatch::Progress) {
         let offset = self.settled.map(|settled| settled.offset);
-        (self.on_progress)(&ImportProgress { requests, counts: self.counts, offset });
+        (self.on_progress)(&ImportProgress { requests, counts: self.counts, rows_waiting: self.workload.rows_waiting(), offset });
     }
 }
 

@@ -157,6 +157,8 @@ pub struct ImportProgress {
     pub requests: Progress,
     /// Outcomes of this process.
     pub counts: OutcomeCounts,
+    /// Rows that have their outcome as well, but wait for an earlier row, and so are not in `counts` yet.
+    pub rows_waiting: u64,
     /// Byte offset in the input up to which all is settled.
     pub offset: Option<u64>,
 }

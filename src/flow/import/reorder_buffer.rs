@@ -101,11 +101,13 @@ pub(super) struct ReorderBuffer {
     /// The row of the first slot.
     first_row: u64,
     bytes: usize,
+    /// Records that have settled, and are still here.
+    settled: usize,
 }
 
 impl ReorderBuffer {
     pub(super) fn new(first_row: u64) -> Self {
-        Self { slots: VecDeque::new(), first_row, bytes: 0 }
+        Self { slots: VecDeque::new(), first_row, bytes: 0, settled: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -119,6 +121,11 @@ impl ReorderBuffer {
     /// Bytes of memory, roughly.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Rows that have their outcome and wait here, mostly for an earlier row.
+    pub(super) fn waiting(&self) -> usize {
+        self.settled
     }
 
     /// Takes the next record: its UserID if it is open; an invalid one is settled at once.
@@ -162,6 +169,7 @@ impl ReorderBuffer {
     fn add(&mut self, state: EntryState) {
         let weight = state.weight();
         self.bytes += weight;
+        self.settled += usize::from(matches!(state, EntryState::Settled(_)));
         self.slots.push_back(BufferEntry { state, weight });
     }
 
@@ -201,6 +209,7 @@ impl ReorderBuffer {
         let outcome = Outcome { status, error_code, error_info, attempts, finished_at: wall };
         let (user_id, calls, place) = (open.user_id, open.calls, open.place);
         slot.state = EntryState::Settled(settled(&mut open.record, outcome));
+        self.settled += 1;
         let weight = slot.state.weight();
         self.bytes = self.bytes + weight - std::mem::replace(&mut slot.weight, weight);
         Some(SettledRecord { user_id, accepted, calls, place })
@@ -213,6 +222,7 @@ impl ReorderBuffer {
         }
         let slot = self.slots.pop_front()?;
         self.bytes -= slot.weight;
+        self.settled -= 1;
         self.first_row += 1;
         match slot.state {
             EntryState::Settled(settled) => Some(settled),

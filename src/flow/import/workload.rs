@@ -165,6 +165,12 @@ impl ImportWorkload {
         self.buffer.take_settled()
     }
 
+    /// Rows that have their outcome and wait for an earlier row.
+    #[must_use]
+    pub fn rows_waiting(&self) -> u64 {
+        self.buffer.waiting() as u64
+    }
+
     /// The end of records of which nothing is to become, if they are next.
     pub fn take_passed(&mut self) -> Option<InputPosition> {
         self.buffer.take_passed()

@@ -54,6 +54,8 @@ pub(super) struct FindingQueue {
     queue: VecDeque<QueuedFinding>,
     first: FindingNumber,
     bytes: usize,
+    /// Ids that were asked about, and whose findings are here.
+    answered: usize,
 }
 
 impl FindingQueue {
@@ -66,7 +68,12 @@ impl FindingQueue {
         self.bytes
     }
 
-    /// Takes the next record: the number of its finding and its account if it is to be asked about.
+    /// Ids that were asked about and whose findings wait here, mostly for an earlier one.
+    pub(super) const fn answered(&self) -> usize {
+        self.answered
+    }
+
+    /// Takes the next record: its queued and account if it is to be asked about.
     pub(super) fn push(&mut self, record: Record, profiles: ProfileComparison) -> Option<(FindingNumber, Account)> {
         let Record { row, line, user_id, other_id, account, fields, .. } = record;
         let id = self.first + self.queue.len() as u64;
@@ -121,6 +128,7 @@ impl FindingQueue {
         let original = state.is_repairable().then(|| std::mem::take(&mut open.fields));
         let finding = Finding { row: open.row, line: open.line, user_id, other_id, state, original };
         *queued = QueuedFinding::Found(finding);
+        self.answered += 1;
         self.bytes = self.bytes + queued.weight() - before;
     }
 
@@ -138,7 +146,11 @@ impl FindingQueue {
         self.first += 1;
         self.bytes -= queued.weight();
         match queued {
-            QueuedFinding::Found(finding) => Some(finding),
+            QueuedFinding::Found(finding) => {
+                let was_asked = !matches!(finding.state, Comparison::Invalid(_));
+                self.answered -= usize::from(was_asked);
+                Some(finding)
+            }
             QueuedFinding::Open(_) => None,
         }
     }

@@ -100,6 +100,20 @@ fn missing_accounts_do_not_run_ahead_of_the_other_api() {
 }
 
 #[test]
+fn ids_wait_from_their_answer_until_every_earlier_one_has_one() {
+    let text = (0..250).fold("UserID\n".to_owned(), |text, row| text + &format!("u{row}\n")) + "\u{e9}\n";
+    let mut verification = verification(&text);
+    let pages: Vec<_> = std::iter::from_fn(|| next(&mut verification, Command::AccountCheck)).collect();
+    assert_eq!(pages.iter().map(|page| page.items.len()).collect::<Vec<_>>(), [100, 100, 50]);
+    for (page, waiting) in pages.into_iter().rev().zip([50, 150, 0]) {
+        let outcome = statuses(&page, AccountStatus::Imported);
+        verification.ended(page, outcome).unwrap();
+        assert_eq!(verification.waiting(), waiting, "an invalid id is not asked about");
+    }
+    assert_eq!(verification.counts().asked(), 250);
+}
+
+#[test]
 fn an_input_that_changes_between_the_readings_is_noticed() {
     let mut verification = verification("UserID\na\nb\n");
     verification.records = Roster::new(Cursor::new("UserID\na\nc\n".to_owned()), &Format::default()).unwrap();

@@ -42,6 +42,7 @@ use crate::io::roster::{Format, Look, Roster, Watch, Watched};
 use crate::io::state;
 use crate::io::verification_files::{OriginalFormat, VerificationFiles, VerificationPaths};
 use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::page::AskedSoFar;
 use crate::shell::screen::bars;
 use crate::shell::screen::end_summary::Figures;
 use crate::shell::screen::phase_bar::PhaseBar;
@@ -144,7 +145,9 @@ impl VerifyRun<'_> {
         let mut watched = self.reach.clone();
         let on_progress = Box::new(move |requests: &Progress, verification: &Verification<Watched, Reconciled>| {
             watched.heed(requests.calls, &requests.phase, Instant::now());
-            page.update(|page, now| page.asks(requests, verification.counts(), ids, now));
+            page.update(|page, now| {
+                page.asks(requests, AskedSoFar { counts: verification.counts(), waiting: verification.waiting(), ids }, now)
+            });
             phase_bar.tell(
                 (verification.counts().asked(), ids),
                 &asking(verification.counts(), ids),

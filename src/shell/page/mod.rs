@@ -60,6 +60,17 @@ pub struct PageEnd {
     pub at: SystemTime,
 }
 
+/// How far a verification is.
+#[derive(Debug, Clone, Copy)]
+pub struct AskedSoFar {
+    /// What was found, as far as it was told.
+    pub counts: FindingCounts,
+    /// UserIDs that are answered as well, but wait for an earlier one.
+    pub waiting: u64,
+    /// UserIDs that it asks about.
+    pub ids: u64,
+}
+
 /// What a run waits for that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Awaits {
@@ -88,6 +99,8 @@ pub struct RunPage {
     start: Start,
     before: OutcomeCounts,
     rows_done: u64,
+    /// Rows, or UserIDs, that are done as well, but wait for an earlier one.
+    rows_waiting: u64,
     rows_total: Option<u64>,
     /// UserIDs that a verification asks about.
     ids: Option<u64>,
@@ -118,6 +131,7 @@ impl RunPage {
             start: Start::default(),
             before: OutcomeCounts::default(),
             rows_done: 0,
+            rows_waiting: 0,
             rows_total: None,
             ids: None,
             guards: Vec::new(),
@@ -160,7 +174,7 @@ impl RunPage {
     /// Requests are about to leave; earlier processes of the run came to `before`.
     pub fn begins(&mut self, start: Start, before: OutcomeCounts, now: Instant) {
         (self.start, self.before, self.rows_done) = (start, before, start.rows_done);
-        self.pace = RecentPace::new(now);
+        (self.pace, self.rows_waiting) = (RecentPace::new(now), 0);
         let sample = Sample { phase: PhaseKind::Planning, rows: self.rows_done, calls: None };
         self.series.note(now - self.began, &sample);
         if let Figures::Rows(summary) = &mut self.figures {
@@ -171,6 +185,7 @@ impl RunPage {
     /// How far an import, or the rows of a sync, are.
     pub fn sends(&mut self, progress: &ImportProgress, now: Instant) {
         self.rows_done = self.start.rows_done + progress.counts.rows();
+        self.rows_waiting = progress.rows_waiting;
         self.pace.note(progress.requests.calls, now);
         let pace = self.pace.calls_per_s(progress.requests.calls, now);
         self.left = pace.and_then(|pace| time_left(progress, self.start, pace));
@@ -181,12 +196,13 @@ impl RunPage {
         }
     }
 
-    /// How far a verification is, of so many UserIDs.
-    pub fn asks(&mut self, progress: &Progress, counts: FindingCounts, ids: u64, now: Instant) {
-        (self.rows_done, self.ids) = (counts.asked(), Some(ids));
-        self.pace.note(self.rows_done, now);
-        let pace = self.pace.calls_per_s(self.rows_done, now).filter(|pace| *pace > 0.0);
-        let rest = ids.saturating_sub(self.rows_done) as f64;
+    /// How far a verification is.
+    pub fn asks(&mut self, progress: &Progress, AskedSoFar { counts, waiting, ids }: AskedSoFar, now: Instant) {
+        (self.rows_done, self.rows_waiting, self.ids) = (counts.asked(), waiting, Some(ids));
+        let answered = self.rows_done + waiting;
+        self.pace.note(answered, now);
+        let pace = self.pace.calls_per_s(answered, now).filter(|pace| *pace > 0.0);
+        let rest = ids.saturating_sub(answered) as f64;
         self.left = pace.and_then(|pace| Duration::try_from_secs_f64(rest / pace).ok());
         self.notes(progress, now);
         let traffic = self.traffic();
@@ -231,6 +247,7 @@ impl RunPage {
     pub fn ends_part(&mut self) {
         self.earlier = self.traffic();
         self.part = CallStats::to(self.earlier.main);
+        self.rows_waiting = 0;
     }
 
     /// The command is over.
@@ -243,7 +260,7 @@ impl RunPage {
             Figures::Rows(summary) => summary.counts.rows(),
             Figures::Verification(verified) => verified.counts.asked(),
         };
-        self.rows_done = self.rows_done.max(rows);
+        (self.rows_done, self.rows_waiting) = (self.rows_done.max(rows), 0);
         let last = self.last_calls();
         let sample = Sample { phase: self.phase, rows: self.rows_done, calls: Some(&last) };
         self.series.note(now - self.began, &sample);
@@ -326,6 +343,7 @@ impl RunPage {
         status.insert("phase".to_owned(), self.phase_name().into());
         status.insert("left_s".to_owned(), self.left.map(|left| left.as_secs()).into());
         status.insert("rows_done".to_owned(), self.rows_done.into());
+        status.insert("rows_waiting".to_owned(), self.rows_waiting.into());
         status.insert("rows_total".to_owned(), self.rows_total.into());
         let mut text = serde_json::to_string_pretty(&status).expect("it was JSON");
         text.push('\n');

@@ -237,7 +237,12 @@ fn progress(page: &RunPage) -> Option<ProgressView> {
     let done = page.rows_done.min(total);
     let left = page.left.map_or(String::new(), |left| format!(", about {} left", whole(left)));
     let Unit { noun, done: verb } = unit(page);
-    Some(ProgressView { done, total, words: format!("{} of {} {verb}{left}", count(done), counted(total, noun)) })
+    let waiting = match page.rows_waiting {
+        0 => String::new(),
+        1 => format!(", 1 more waits for an earlier {noun}"),
+        rows => format!(", {} more wait for an earlier {noun}", count(rows)),
+    };
+    Some(ProgressView { done, total, words: format!("{} of {} {verb}{waiting}{left}", count(done), counted(total, noun)) })
 }
 
 /// What the run gets done.
@@ -426,6 +431,7 @@ mod tests {
             let progress = ImportProgress {
                 requests: Progress { phase: RunPhase::Running, calls, retries: 0, in_flight: 1, so_far },
                 counts,
+                rows_waiting: 0,
                 offset: None,
             };
             page.sends(&progress, began + Duration::from_secs(second));

@@ -185,6 +185,7 @@ mod tests {
         ImportProgress {
             requests: Progress { phase: RunPhase::Running, calls: imported, retries: 0, in_flight: 12, so_far },
             counts,
+            rows_waiting: 0,
             offset,
         }
     }
@@ -324,6 +325,13 @@ mod tests {
         check(&told, Start { input_bytes: None, ..start }, 100.0, None);
         check(&told, start, 0.0, None);
         check(&ImportProgress { offset: None, ..told.clone() }, start, 100.0, None);
+        let behind_one =
+            ImportProgress { rows_waiting: 1_000, requests: Progress { calls: 2_000, ..told.requests.clone() }, ..told.clone() };
+        check(&behind_one, start, 100.0, Some(20));
+        check(&behind_one, Start { limit: Some(2_500), ..start }, 100.0, Some(5));
+        check(&ImportProgress { rows_waiting: 9_000, ..behind_one.clone() }, start, 100.0, Some(0));
+        let first_is_stuck = ImportProgress { counts: OutcomeCounts::default(), ..behind_one };
+        check(&first_is_stuck, start, 100.0, None);
         let no_calls = Progress { calls: 0, ..told.requests.clone() };
         check(&ImportProgress { requests: no_calls, ..told.clone() }, start, 100.0, None);
         check(&in_phase(waiting(3, ""), told.clone()), start, 100.0, None);

@@ -141,6 +141,26 @@ fn metrics_are_open_metrics_and_count_as_the_service_does() {
 }
 
 #[test]
+fn rows_that_wait_for_an_earlier_one_are_counted_apart_and_are_no_part_of_what_is_left() {
+    let bench = CliFixture::with_users(MANY);
+    let server = Server::new(|request| {
+        let answer = if request.user_id == "user5" { code(70169) } else { imported() };
+        answer.after(Duration::from_millis(20))
+    });
+    let call = bench.quiet_import_into("users.csv", &server.endpoint()).against(&server);
+    let (running, address) = serving(call.args(&["--in-flight", "4", "--rate", "0", "--max-attempts", "100"]));
+    eventually("rows wait for the fifth", || json(&address)["rows_waiting"].as_u64() > Some(400));
+    let status = json(&address);
+    assert_eq!((&status["rows_done"], &status["rows"]), (&4.into(), &4.into()));
+    // Of what is left, each row takes a quarter of 20 ms at least; by the rows that are written alone it would be hours.
+    let left_s = status["left_s"].as_u64().unwrap();
+    assert!((5..600).contains(&left_s), "{status}");
+    assert!(get(&address, "/").body.contains(" more wait for an earlier row, about "), "{}", get(&address, "/").body);
+    assert!(get(&address, "/metrics").body.contains("\nchatlift_rows_waiting{"));
+    stop(running);
+}
+
+#[test]
 fn a_run_that_waits_for_the_service_is_alive_and_not_ready() {
     let bench = CliFixture::with_users(30);
     let endpoint = format!("http://127.0.0.1:{}", unused_port());

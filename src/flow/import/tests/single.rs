@@ -320,10 +320,26 @@ async fn a_stuck_record_holds_back_a_bounded_window() {
         harness.end(row, code(0));
     }
     assert_eq!(harness.next_row - 1, 100);
+    assert_eq!(harness.workload.rows_waiting(), 99);
     harness.end(1, code(0));
     assert_eq!(harness.outcomes().len(), 100);
+    assert_eq!(harness.workload.rows_waiting(), 0);
     assert_eq!(harness.workload.buffer.bytes(), 0);
     assert!(harness.wants_record());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_wait_from_their_outcome_until_every_earlier_row_has_one() {
+    let mut harness = SchedulerHarness::new();
+    harness.admit("stuck").admit("no good \u{e9}").admit("fine").admit("refused");
+    let left: Vec<u64> = std::iter::from_fn(|| harness.leave()).collect();
+    assert_eq!(left, [1, 3, 4]);
+    assert_eq!(harness.workload.rows_waiting(), 1, "an invalid row has its outcome at once");
+    harness.end(3, code(0));
+    harness.end(4, code(70402));
+    assert_eq!((harness.outcomes().len(), harness.workload.rows_waiting()), (0, 3));
+    harness.end(1, code(70402));
+    assert_eq!((harness.outcomes().len(), harness.workload.rows_waiting()), (4, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -95,16 +95,28 @@ pub(crate) fn time_left(progress: &ImportProgress, start: Start, calls_per_s: f6
         RunPhase::Running | RunPhase::Throttled { .. } => {}
         RunPhase::Waiting { .. } | RunPhase::WaitingForQuota { .. } | RunPhase::Draining => return None,
     }
-    let settled = progress.offset?.saturating_sub(start.offset);
-    let rest = start.input_bytes?.saturating_sub(progress.offset?);
-    let rows = progress.counts.rows();
-    let by_bytes = share(rest, settled)?;
+    let (offset, written) = (progress.offset?, progress.counts.rows());
+    let settled = offset.saturating_sub(start.offset);
+    // What waits for an earlier row has taken its requests, but lies behind the offset.
+    let waiting = bytes_of(progress.rows_waiting, (written, settled))?;
+    let rest = start.input_bytes?.saturating_sub(offset.saturating_add(waiting));
+    let rows = written + progress.rows_waiting;
+    let by_bytes = share(rest, settled.saturating_add(waiting))?;
     let by_limit = start.limit.and_then(|limit| share(limit.saturating_sub(rows), rows));
     let times_what_is_done = by_limit.map_or(by_bytes, |limit| limit.min(by_bytes));
     if calls_per_s < PACE_MIN || progress.requests.calls == 0 {
         return None;
     }
     Duration::try_from_secs_f64(times_what_is_done * progress.requests.calls as f64 / calls_per_s).ok()
+}
+
+/// The bytes of so many rows, if they are like those that are written; `None` where there is none to compare with.
+fn bytes_of(rows: u64, (written, bytes): (u64, u64)) -> Option<u64> {
+    if rows == 0 {
+        return Some(0);
+    }
+    let of_these = u128::from(rows) * u128::from(bytes);
+    of_these.checked_div(written.into()).map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX))
 }
 
 fn share(part: u64, whole: u64) -> Option<f64> {
