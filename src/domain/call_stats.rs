@@ -15,6 +15,9 @@ const CODES_MAX: usize = 1_000;
 /// Longest latency that is measured, in milliseconds. Chosen: an hour.
 const LATENCY_MAX_MS: u64 = 3_600_000;
 
+/// A mean over less time is not shown. Source: the contract of operating.
+const MEAN_FROM: Duration = Duration::from_secs(10);
+
 /// The requests of this process to one API.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct ApiCallStats {
@@ -99,6 +102,8 @@ pub struct CallStats {
     pub main: Command,
     /// Requests per second to the main API between its first and its last.
     pub mean_per_s: f64,
+    /// The time between these two.
+    pub mean_over: Duration,
     /// Answers by code; 0 is success.
     pub codes: BTreeMap<i64, u64>,
     /// `None` if the limit is this process's own.
@@ -164,7 +169,15 @@ fn percentiles<T: Counter>(latency_ms: &Histogram<T>) -> Latency {
 impl Default for CallStats {
     fn default() -> Self {
         let latency_ms = Histogram::new_with_bounds(1, LATENCY_MAX_MS, 2).expect("the bounds are ordered and two digits are allowed");
-        Self { apis: PerCommand::default(), main: Command::AccountImport, mean_per_s: 0.0, codes: BTreeMap::new(), quota: None, latency_ms }
+        Self {
+            apis: PerCommand::default(),
+            main: Command::AccountImport,
+            mean_per_s: 0.0,
+            mean_over: Duration::ZERO,
+            codes: BTreeMap::new(),
+            quota: None,
+            latency_ms,
+        }
     }
 }
 
@@ -191,6 +204,13 @@ impl CallStats {
     #[must_use]
     pub fn throttled(&self) -> u64 {
         self.apis.iter().map(|(_, api)| api.throttled).sum()
+    }
+
+    /// The mean of the requests to the main API, if it is one that may be shown to people: over less time it shows the first requests rather
+    /// than the pace.
+    #[must_use]
+    pub fn shown_mean_per_s(&self) -> Option<f64> {
+        (self.mean_over >= MEAN_FROM).then_some(self.mean_per_s)
     }
 
     /// The most requests to the main API in any sliding second.

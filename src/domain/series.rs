@@ -82,11 +82,15 @@ impl Point {
         self.to.saturating_sub(self.from)
     }
 
-    /// Requests a second.
+    /// Requests a second. A run that is shorter than a second has as many of them in its second.
     #[must_use]
     pub fn calls_per_s(&self, command: Command) -> f64 {
-        let seconds = self.length().as_secs_f64();
-        if seconds > 0.0 { self.calls[command] as f64 / seconds } else { 0.0 }
+        let seconds = self.length().max(FIRST_INTERVAL).as_secs_f64();
+        let per_s = |calls: u64| calls as f64 / seconds;
+        let calls = self.calls[command];
+        // Even requests have one more in an interval that begins just before one of them and ends just behind another: that is no other pace.
+        let is_explained = |limit: &f64| per_s(calls) > *limit && per_s(calls.saturating_sub(1)) <= *limit;
+        self.limits[command].filter(is_explained).unwrap_or(per_s(calls))
     }
 
     /// `None` if no answer came in it.
@@ -128,7 +132,8 @@ impl Point {
 fn mean(values: [Option<f64>; 2], weights: [f64; 2]) -> Option<f64> {
     match values {
         [Some(one), Some(other)] if weights[0] + weights[1] > 0.0 => {
-            Some((one * weights[0] + other * weights[1]) / (weights[0] + weights[1]))
+            // Of two that are the same this is just that.
+            Some(one + (other - one) * weights[1] / (weights[0] + weights[1]))
         }
         [one, other] => other.or(one),
     }
@@ -193,12 +198,12 @@ impl Series {
         }
     }
 
-    /// The points so far, the one that is not over included: one that is short is a part of the one before, since a few requests in a few
-    /// milliseconds are no pace.
+    /// The points so far, the one that is not over included: one that is short is a part of the one before, since requests in less than a
+    /// second are no pace.
     #[must_use]
     pub fn points(&self) -> Vec<Point> {
         let mut points = self.points.clone();
-        let is_short = self.open.length() < self.interval / 2;
+        let is_short = self.open.length() < (self.interval / 2).max(FIRST_INTERVAL);
         match points.last_mut() {
             Some(last) if is_short => last.join(&self.open),
             _ if self.open.length().is_zero() => {}
@@ -270,8 +275,10 @@ mod tests {
             assert_eq!(sum(&points), u64::from(ticks) * 50);
             assert_eq!(points.last().unwrap().rows, u64::from(ticks) * 50);
             assert!(points.windows(2).all(|pair| pair[0].to == pair[1].from && pair[0].rows <= pair[1].rows));
+            // Less than a second of requests is no pace: a run that is so short shows their number.
+            let per_s = f64::from(ticks.min(4)) * 50.0;
             for point in points {
-                assert!((point.calls_per_s(Command::AccountImport) - 200.0).abs() < 1e-6, "{ticks}: {point:?}");
+                assert!((point.calls_per_s(Command::AccountImport) - per_s).abs() < 1e-6, "{ticks}: {point:?}");
                 assert_eq!(point.limits[Command::AccountImport], Some(200.0));
                 // One digit of 40 ms: 40 and 41 are not told apart.
                 assert_eq!(point.latency().map(|latency| (latency.p50, latency.p99)), Some((41, 41)));
@@ -331,6 +338,25 @@ mod tests {
         assert_eq!(points.iter().map(|point| point.calls[Command::AccountImport]).collect::<Vec<_>>(), [0, 0, 0, 100, 50, 20]);
         assert_eq!(points.iter().map(Point::phase).filter(|phase| *phase == PhaseKind::Planning).count(), 3);
         assert!(points[0].latency().is_none() && points[0].limits[Command::AccountImport].is_none());
+    }
+
+    #[test]
+    fn a_point_shows_no_pace_that_the_requests_did_not_have() {
+        // Three requests in four milliseconds.
+        let mut series = Series::new(0);
+        note(&mut series, Duration::from_millis(4), PhaseKind::Running, &calls(3, 200.0, 1));
+        let [point] = &series.points()[..] else { panic!("one point") };
+        assert!((point.calls_per_s(Command::AccountImport) - 3.0).abs() < 1e-9, "{point:?}");
+        // A request every 5 ms exactly, the first at once: 203 of them in 1.011 s.
+        let mut series = Series::new(0);
+        for millis in [253, 506, 759, 1_011, 1_300] {
+            note(&mut series, Duration::from_millis(millis), PhaseKind::Running, &calls(millis / 5 + 1, 200.0, 1));
+        }
+        let paces: Vec<f64> = series.points().iter().map(|point| point.calls_per_s(Command::AccountImport)).collect();
+        assert!(paces.iter().all(|pace| *pace <= 200.0), "{paces:?}");
+        // What is too much stays so.
+        note(&mut series, Duration::from_millis(2_100), PhaseKind::Running, &calls(2_000, 200.0, 1));
+        assert!(series.points()[1].calls_per_s(Command::AccountImport) > 1_000.0);
     }
 
     #[test]

@@ -261,7 +261,8 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
             let api = &mut stats.apis[command];
             (api.calls, api.most_in_1s, api.ceiling_per_s) = (gate.written(), gate.most_in_1s(), gate.ceiling_per_s());
         }
-        stats.mean_per_s = self.gates[stats.main].mean_per_s();
+        let main = &self.gates[stats.main];
+        (stats.mean_per_s, stats.mean_over) = (main.mean_per_s(), main.sent_over());
         stats.quota = self.quota.as_ref().map(|quota| quota.stats(Instant::now()));
         stats
     }

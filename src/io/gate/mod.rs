@@ -314,6 +314,12 @@ impl Gate {
         self.written
     }
 
+    /// The time between the first and the last request.
+    #[must_use]
+    pub fn sent_over(&self) -> Duration {
+        self.last_send.zip(self.first_send).map_or(Duration::ZERO, |(last, first)| last - first)
+    }
+
     /// Requests per second between the first and the last; for a run of less than a second, their number.
     #[must_use]
     pub fn mean_per_s(&self) -> f64 {

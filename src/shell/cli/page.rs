@@ -39,7 +39,9 @@ impl PageWatch {
     /// Changes the page.
     pub(super) fn update(&self, change: impl FnOnce(&mut RunPage, Instant)) {
         if let Some(page) = &self.0 {
-            change(&mut locked(page), Instant::now());
+            // Whoever waits for the lock notes what was true before.
+            let now = Instant::now();
+            change(&mut locked(page), now);
         }
     }
 
@@ -296,6 +298,27 @@ mod tests {
         assert_eq!(std::fs::metadata(&report.path).unwrap().permissions().mode() & 0o777, 0o600);
         let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left.len(), 2, "{left:?}");
+    }
+
+    #[test]
+    fn a_change_that_waits_for_the_page_has_the_time_before_it_waited() {
+        let folder = tempfile::tempdir().unwrap();
+        let page = Arc::clone(&report(folder.path(), RESULTS).page);
+        let watch = PageWatch(Some(Arc::clone(&page)));
+        // The thread may be held up before it asks for the time, but not each time.
+        let has_time_before = || {
+            let held = locked(&page);
+            std::thread::scope(|scope| {
+                let (noted, note) = mpsc::channel();
+                let watch = &watch;
+                scope.spawn(move || watch.update(|_, now| noted.send(now).unwrap()));
+                std::thread::park_timeout(Duration::from_millis(5));
+                let released = Instant::now();
+                drop(held);
+                note.recv().unwrap() <= released
+            })
+        };
+        assert!((0..200).any(|_| has_time_before()));
     }
 
     #[test]

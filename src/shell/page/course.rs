@@ -111,17 +111,24 @@ fn calls(points: &[Point], to_s: f64, spans: &[Span]) -> Plot {
         legend.push(Legend::new(key, format!("{}, {}", command.name(), figures::counted(count, "request"))));
     }
     if !limits_s.is_empty() {
-        legend.push(Legend::new(LIMIT, "the limit, or what gets through of it"));
+        legend.push(Legend::new(LIMIT, "rate limit: as it is set, or as it is found where the service refuses more"));
     }
+    let sent = apis.iter().flat_map(|(command, _)| points.iter().map(|point| point.calls_per_s(*command))).fold(0.0, f64::max);
     let highest = lines.iter().flat_map(|line| line.pieces.iter().flatten()).map(|(_, value)| *value).fold(0.0, f64::max);
     let counts: Vec<String> =
         apis.iter().map(|(command, count)| format!("{} to {}", figures::counted(*count, "request"), command.name())).collect();
-    let description = format!(
-        "Requests a second to each API over {}: {}. The highest value is {}.",
-        figures::duration(Duration::from_secs_f64(to_s)),
-        if counts.is_empty() { "none were sent".to_owned() } else { counts.join(", ") },
-        figures::rate(highest)
-    );
+    let over = figures::duration(Duration::from_secs_f64(to_s));
+    let limits = match &limits_s.iter().map(|limit| figures::rate(*limit)).collect::<Vec<_>>()[..] {
+        [] => String::new(),
+        [limit] => format!(" The rate limit is drawn in; it is {limit} a second at its highest."),
+        limits => format!(" The rate limits are drawn in; they are {} a second at their highest.", limits.join(" and ")),
+    };
+    let description = if counts.is_empty() {
+        format!("Requests a second to each API over {over}: none were sent.")
+    } else {
+        let (counts, sent) = (counts.join(", "), figures::rate(sent));
+        format!("Requests a second to each API over {over}: {counts}; at most {sent} a second.{limits}")
+    };
     let chart = Chart { to_s, values: Axis::numbers(highest, 1.0), lines, spans: spans.to_vec() };
     plot("calls", "Requests a second", description, (&chart, legend))
 }

@@ -338,7 +338,9 @@ fn facts(page: &RunPage, figures: &Figures, now: Instant) -> Vec<(&'static str, 
     }
     facts.push(("requests", count(traffic.calls())));
     if traffic.calls() > 0 {
-        facts.push(("on average", format!("{} a second", figures::rate(traffic.mean_per_s))));
+        if let Some(per_s) = traffic.shown_mean_per_s() {
+            facts.push(("on average", format!("{} requests a second", figures::rate(per_s))));
+        }
         let latency = traffic.latency();
         if let Some(quota) = traffic.quota {
             facts.extend(quota_words(quota).map(|words| ("shared limit", words)));

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
 
 use super::summary::{Summary, used};
 use super::table::{IN_ALL, LABEL_WIDTH, THIS_RUN, apis, codes, column_width, columns, latency, line, shown};
@@ -10,9 +9,6 @@ use crate::domain::command::Command;
 use crate::domain::figures;
 use crate::domain::outcome::OutcomeCounts;
 use crate::flow::import::Lane;
-
-/// From this time on the table shows the mean of the requests. Source: the contract of operating.
-const MEAN_FROM: Duration = Duration::from_secs(10);
 
 /// The table at the end of a run.
 #[derive(Debug, Clone, Copy)]
@@ -68,9 +64,8 @@ impl Report<'_> {
             let (command, api) =
                 asked.filter(|_| traffic.apis[traffic.main].calls == 0).unwrap_or((traffic.main, &traffic.apis[traffic.main]));
             let busiest = figures::count(api.most_in_1s as u64);
-            // A mean over less time shows the first burst rather than the pace.
-            let has_mean = self.summary.elapsed >= MEAN_FROM && command == traffic.main;
-            let mean = has_mean.then(|| format!("{} on average, ", figures::rate(traffic.mean_per_s)));
+            let mean = traffic.shown_mean_per_s().filter(|_| command == traffic.main);
+            let mean = mean.map(|per_s| format!("{} on average, ", figures::rate(per_s)));
             line(f, "requests/s", format!("{}{busiest} at most in any second", mean.unwrap_or_default()))?;
             if let Some(per_s) = api.ceiling_per_s {
                 line(f, "limit", figures::gets_through(per_s))?;
@@ -99,6 +94,8 @@ impl Report<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::summary::tests::summary;
+    use std::time::Duration;
+
     use super::*;
     use crate::domain::call_stats::CallStats;
     use crate::shell::exit::Exit;
@@ -128,6 +125,15 @@ rejects     users.rejects.csv
 checkpoint  users.checkpoint.json";
         let this_run = OutcomeCounts { imported: 11_990, failed: 10, invalid: 0, ..OutcomeCounts::default() };
         assert_eq!(report(&summary(), this_run).to_string(), expected);
+    }
+
+    /// However long it has read and planned before.
+    #[test]
+    fn a_mean_of_less_than_ten_seconds_of_requests_is_not_shown() {
+        let mut summary = summary();
+        summary.traffic.mean_over = Duration::from_millis(9_999);
+        let text = report(&summary, OutcomeCounts::default()).to_string();
+        assert!(text.contains("requests/s  200 at most in any second\n"), "{text}");
     }
 
     #[test]

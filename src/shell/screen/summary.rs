@@ -199,7 +199,7 @@ pub(super) mod tests {
         let mut traffic = CallStats::default();
         traffic.apis[Command::AccountImport] =
             ApiCallStats { calls: 12_100, retries: 52, throttled: 3, most_in_1s: 200, ceiling_per_s: Some(99.512_345) };
-        traffic.mean_per_s = 199.612_34;
+        (traffic.mean_per_s, traffic.mean_over) = (199.612_34, Duration::from_secs(60));
         for (code, times) in [(0, 12_000), (70169, 40), (60007, 3), (60008, 3), (40006, 9), (70402, 1), (70403, 1)] {
             traffic.codes.insert(code, times);
         }
