@@ -12,7 +12,8 @@ use super::on_end::OnEndCall;
 use super::outputs::{JudgedOutputs, NamedOutputs, OutputKind, read_for};
 use super::page::{PageShow, PageWatch, ResultsOfRun};
 use super::page_subject;
-use super::{atomic, input, notify, pipe, signals, small};
+use super::settings::Connection;
+use super::{atomic, input, notify, pipe, run, signals, small};
 use crate::domain::guard::Guard;
 use crate::io::journal::paths::{GivenPaths, RunPaths, beside};
 use crate::io::state::{self, StateDb};
@@ -192,6 +193,14 @@ impl EndSteps {
     /// What keeps the page of the command up to date.
     pub(super) fn page(&self) -> PageWatch {
         self.page.watch()
+    }
+
+    /// Says in the first line of a run that it goes to the real service, if it does, and then where the run can be seen.
+    pub(super) fn announce(&self, connection: &Connection) {
+        if let Some(words) = run::real_service(connection) {
+            tracing::info!("{words}");
+        }
+        self.page.announce();
     }
 
     /// Opens the summary's file if it is a pipe, so that its reader waits for the end. A signal need not wait for that.

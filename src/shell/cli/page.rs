@@ -131,7 +131,6 @@ impl PageShow {
             let server = StatusServer::start(address, hosts, Arc::clone(page)).map_err(|error| {
                 ExitMessage::yours(format!("--status: cannot listen on {address}: {error}"), "name another port with --status")
             })?;
-            tracing::info!("the page of this run: http://{}/", server.address());
             *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
         }
         if let Some(report) = &self.report {
@@ -139,6 +138,13 @@ impl PageShow {
                 Minutes::begin(Arc::clone(report), (FIRST_REPORT_AFTER, REPORT_EVERY));
         }
         Ok(())
+    }
+
+    /// Says where the page is.
+    pub(super) fn announce(&self) {
+        if let Some(server) = &*self.server.lock().unwrap_or_else(PoisonError::into_inner) {
+            tracing::info!("the page of this run: http://{}/", server.address());
+        }
     }
 
     /// Stops serving and writing: what is written from now on is written last.

@@ -27,13 +27,6 @@ pub(super) fn lock(paths: &RunPaths) -> Result<(Lockfile, Option<Leftover>), Exi
     Leftover::of_lock(&paths.lock(), || journal::lock(&OsDisk, paths), Lockfile::is_for_nothing).map_err(|error| cannot_open(&error))
 }
 
-/// Says in the first line of a run that it goes to the real service, if it does.
-pub(super) fn tell_real_service(connection: &Connection) {
-    if let Some(words) = real_service(connection) {
-        tracing::info!("{words}");
-    }
-}
-
 /// What is said of a service that is not on this machine.
 pub(super) fn real_service(connection: &Connection) -> Option<String> {
     match &connection.service {

@@ -26,7 +26,7 @@ use super::settings::Connection;
 use super::source::Rereadable;
 use super::state_corrections::Reconciled;
 use super::state_file::LockedState;
-use super::{columns, environment, input, last_calls, log, open_files, remedies, run, signals};
+use super::{columns, environment, input, last_calls, log, open_files, remedies, signals};
 use crate::domain::account::UserId;
 use crate::domain::command::PerCommand;
 use crate::domain::comparison::FindingCounts;
@@ -81,7 +81,7 @@ fn begins_anew(word: ExitMessage) -> ExitMessage {
 
 fn verified(flags: &VerifyFlags, bars: &MultiProgress, at_end: &EndSteps) -> Result<Ended, ExitMessage> {
     let mut connection = Connection::resolve(&flags.connection, &environment)?;
-    run::tell_real_service(&connection);
+    at_end.announce(&connection);
     open_files::make_room(&mut connection, if flags.state.is_some() { Keeps::State } else { Keeps::Nothing })?;
     let paths = paths(flags)?;
     let page = at_end.page();

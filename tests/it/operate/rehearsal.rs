@@ -101,16 +101,22 @@ fn the_sandbox_answers_under_its_own_address_alone() {
 fn a_run_into_the_real_service_says_so_first() {
     let bench = CliFixture::with_users(1);
     let key = bench.key();
-    let first = |endpoint: &str| {
-        let call =
-            bench.call(&["import", "users.csv", "--endpoint", endpoint, "--sdkappid", SDKAPPID, "--max-outage", "100ms", "--restart"]);
+    let first = |command: &[&str], endpoint: &str| {
+        let call = bench.call(command).args(&["users.csv", "--endpoint", endpoint, "--sdkappid", SDKAPPID, "--max-outage", "100ms"]);
         let run = call.args(&["--secret-key-file", key.to_str().unwrap()]).run();
         run.stderr.lines().next().unwrap_or_default().to_owned()
     };
-    let real = first("https://no-such-host.invalid");
-    assert!(real.contains("this goes to the real service: app 1400000000 at no-such-host.invalid"), "{real}");
+    let real_host = "https://no-such-host.invalid";
+    let import = ["import", "--restart"];
+    let page = ["--status", "127.0.0.1:0", "--report", "report.html"];
+    for command in [&import[..], &["verify"], &["sync", "--state", "s.db"]] {
+        for page in [&[][..], &page] {
+            let real = first(&[command, page].concat(), real_host);
+            assert!(real.contains("this goes to the real service: app 1400000000 at no-such-host.invalid"), "{command:?} {page:?}: {real}");
+        }
+    }
     let server = Server::new(|_| imported());
-    let rehearsal = first(&server.endpoint());
+    let rehearsal = first(&import, &server.endpoint());
     assert!(!rehearsal.contains("real service"), "{rehearsal}");
 }
 

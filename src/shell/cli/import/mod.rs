@@ -49,7 +49,7 @@ pub(super) fn run(flags: &ImportFlags) -> CommandEnd {
             return Ok(check::run(&flags.run.input, job::forecast_rates(&flags.run), quota, job::admission(flags)).into());
         }
         let job = ImportJob::of(flags, steps.page())?;
-        run::tell_real_service(&job.connection);
+        steps.announce(&job.connection);
         for _ in 1..READINGS_MAX {
             match read_once(&job, &bars)? {
                 Reading::Ended(ended) => return Ok(ended),

@@ -41,7 +41,7 @@ pub(super) fn run(flags: &SyncFlags) -> CommandEnd {
     notify::begin("sync: reading the input");
     EndSteps::of_sync(flags).after(|steps| {
         let job = SyncJob::of(flags, steps.page())?;
-        run::tell_real_service(&job.connection);
+        steps.announce(&job.connection);
         let last_calls = LastCalls::find(&job.paths.lock());
         Session::begin(&job, &bars)?.carry_out(last_calls)
     })
