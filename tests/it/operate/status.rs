@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::server::{Server, code, imported};
-use crate::support::{CliFixture, Run, eventually};
+use crate::support::{CliFixture, Run, SDKAPPID, eventually, users};
 
 /// What `status --json` says.
 fn status(bench: &CliFixture) -> Value {
@@ -66,6 +66,37 @@ fn a_run_at_work_a_stopped_one_and_a_finished_one_are_told_and_left_alone() {
     let words = bench.call(&["status", "users.csv"]).run();
     assert_eq!(line(&words, "next"), "fix the 1 row in users.rejects.csv, then import that file");
     assert_eq!(line(&words, "files"), "users.results.csv, users.rejects.csv");
+}
+
+#[test]
+fn a_sync_is_told_in_words_of_its_own() {
+    let bench = CliFixture::with_users(20);
+    let server = Server::new(|request| if request.user_id == "user3" { code(70402) } else { imported() });
+    let key = bench.key();
+    let sync = |flags: &[&str]| {
+        let call = bench.call(&["sync", "users.csv", "--state", "s.db", "--endpoint", &server.endpoint(), "--sdkappid", SDKAPPID]);
+        call.at_any_rate().args(&["--secret-key-file", key.to_str().unwrap()]).args(flags).run()
+    };
+    let words = || bench.call(&["status", "users.csv"]).run();
+    sync(&["--limit", "5"]).exits(3);
+    let stopped = status(&bench);
+    assert_eq!((&stopped["command"], &stopped["settled"], &stopped["left"]), (&"sync".into(), &5.into(), &15.into()));
+    assert_eq!((&stopped["imported"], &stopped["failed"], &stopped["finished"]), (&4.into(), &1.into(), &false.into()));
+    let told = words();
+    assert_eq!(line(&told, "run"), format!("sync into {} (app {SDKAPPID}), unfinished", server.endpoint()));
+    assert_eq!(line(&told, "processed"), "5 rows: 4 imported, 1 failed, 0 invalid");
+    assert_eq!(line(&told, "next"), "run the same command again: it continues after row 5");
+    let planned = bench.read("users.csv");
+    bench.write("users.csv", planned.clone() + "more,More\n");
+    assert_eq!(line(&words(), "next"), "run the same command again: the file has changed, so it makes a new plan");
+    bench.write("users.csv", planned);
+    sync(&[]).exits(3);
+    let finished = status(&bench);
+    assert_eq!((&finished["finished"], &finished["settled"], &finished["left"]), (&true.into(), &20.into(), &0.into()));
+    bench.write("users.csv", users(21));
+    let told = words();
+    assert!(line(&told, "run").ends_with(", finished"), "{}", told.stdout);
+    assert_eq!(line(&told, "next"), "the file has changed since: the same command makes a new plan for it");
 }
 
 #[test]
