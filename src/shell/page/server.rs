@@ -75,7 +75,10 @@ impl Hosts {
             return false;
         }
         let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-        match name.parse::<IpAddr>() {
+        let is_address = name.parse::<IpAddr>();
+        // A name that ends with a dot is the same name, written out.
+        let name = name.strip_suffix('.').unwrap_or(name);
+        match is_address {
             Ok(address) => address == self.address || self.anywhere == Anywhere::Allowed || self.is_named(name),
             Err(_) if name.eq_ignore_ascii_case("localhost") => local.is_loopback() || self.is_named(name),
             Err(_) => self.is_named(name),
@@ -83,7 +86,7 @@ impl Hosts {
     }
 
     fn is_named(&self, name: &str) -> bool {
-        self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
+        self.names.iter().any(|known| known.strip_suffix('.').unwrap_or(known).eq_ignore_ascii_case(name))
     }
 }
 
@@ -319,12 +322,27 @@ mod tests {
             assert_eq!(hosts.allow(host, local.parse().unwrap()), expected, "{host} at {local} of {hosts:?}");
         };
         let loopback = hosts("127.0.0.1", Anywhere::No, &["proxy.example"]);
-        for host in ["127.0.0.1:9", "127.0.0.1", "localhost:9", "LOCALHOST", "Proxy.Example:80"] {
+        for host in
+            ["127.0.0.1:9", "127.0.0.1", "localhost:9", "LOCALHOST", "localhost.", "localhost.:9", "Proxy.Example:80", "proxy.example."]
+        {
             check(&loopback, host, "127.0.0.1", true);
         }
-        for host in ["127.0.0.2", "[::1]:9", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "x@127.0.0.1", "", "a b"] {
+        for host in [
+            "127.0.0.2",
+            "[::1]:9",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "x@127.0.0.1",
+            "",
+            "a b",
+            "localhost..",
+            ".",
+            "127.0.0.1.",
+        ] {
             check(&loopback, host, "127.0.0.1", false);
         }
+        check(&hosts("127.0.0.1", Anywhere::No, &["proxy.example."]), "proxy.example", "127.0.0.1", true);
         let six = hosts("::1", Anywhere::No, &[]);
         check(&six, "[::1]:9", "::1", true);
         check(&six, "127.0.0.1", "::1", false);

@@ -44,7 +44,8 @@ fn host_name(text: &str) -> Result<String, String> {
     let is_port = |port: &str| port.parse::<u16>().is_ok();
     let name = text.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(text, |(name, _)| name);
     let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    let is_name = !name.is_empty() && name.chars().all(|char| char.is_ascii_alphanumeric() || ['-', '.', '_'].contains(&char));
+    let is_name =
+        !name.trim_matches('.').is_empty() && name.chars().all(|char| char.is_ascii_alphanumeric() || ['-', '.', '_'].contains(&char));
     if is_name || name.parse::<IpAddr>().is_ok() {
         Ok(name.to_owned())
     } else {
@@ -64,7 +65,8 @@ mod tests {
         check("[::1]:80", Some("::1"));
         check("::1", Some("::1"));
         check("192.0.2.1", Some("192.0.2.1"));
-        for wrong in ["", "a b", ":80", "http://a", "a/b", "a.b:x", "me@a"] {
+        check("chat.example.", Some("chat.example."));
+        for wrong in ["", ".", "a b", ":80", "http://a", "a/b", "a.b:x", "me@a"] {
             check(wrong, None);
         }
     }
