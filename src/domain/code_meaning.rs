@@ -37,7 +37,7 @@ impl AtFault {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            AtFault::Nobody => "nobody's",
+            AtFault::Nobody => "–",
             AtFault::Service => "the service's",
             AtFault::Rate => "too many requests",
             AtFault::Row => "the row's",
@@ -116,6 +116,7 @@ mod tests {
             assert!(!found.remedy.is_empty());
         };
         check(0, "accepted", AtFault::Nobody);
+        assert_eq!(AtFault::Nobody.name(), "–", "there is none");
         check(60008, "a temporary error of the service", AtFault::Service);
         check(70169, "an internal error or time-out of the account service", AtFault::Service);
         check(60011, "the service refuses the request as too fast", AtFault::Rate);

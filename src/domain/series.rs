@@ -141,7 +141,7 @@ fn mean(values: [Option<f64>; 2], weights: [f64; 2]) -> Option<f64> {
 
 /// A moment of a run.
 #[derive(Debug)]
-pub struct Sample<'a> {
+pub struct RunMoment<'a> {
     pub phase: PhaseKind,
     /// Rows that have their outcome.
     pub rows: u64,
@@ -169,7 +169,7 @@ impl Series {
     }
 
     /// Notes a sample; `at` is the time since the start of the run.
-    pub fn note(&mut self, at: Duration, sample: &Sample<'_>) {
+    pub fn note(&mut self, at: Duration, sample: &RunMoment<'_>) {
         let open = &mut self.open;
         open.times[sample.phase as usize] += at.saturating_sub(open.to);
         open.to = open.to.max(at);
@@ -251,7 +251,7 @@ mod tests {
 
     fn note(series: &mut Series, at: Duration, phase: PhaseKind, calls: &CallsSoFar) {
         let rows = calls.stats.apis[Command::AccountImport].calls;
-        series.note(at, &Sample { phase, rows, calls: Some(calls) });
+        series.note(at, &RunMoment { phase, rows, calls: Some(calls) });
     }
 
     /// A run of so many ticks at 200 requests a second.
@@ -312,7 +312,7 @@ mod tests {
                 note(series, TICK * tick, phase, &calls(0, 200.0, 1));
             }
         };
-        series.note(Duration::ZERO, &Sample { phase: PhaseKind::Planning, rows: 0, calls: None });
+        series.note(Duration::ZERO, &RunMoment { phase: PhaseKind::Planning, rows: 0, calls: None });
         during(&mut series, 4, PhaseKind::Running);
         during(&mut series, 3, PhaseKind::Running);
         during(&mut series, 1, PhaseKind::Waiting);
@@ -329,7 +329,7 @@ mod tests {
     fn planning_takes_time_without_requests_and_a_part_that_counts_anew_is_added() {
         let mut series = Series::new(7);
         for second in 1..=3 {
-            series.note(Duration::from_secs(second), &Sample { phase: PhaseKind::Planning, rows: 7, calls: None });
+            series.note(Duration::from_secs(second), &RunMoment { phase: PhaseKind::Planning, rows: 7, calls: None });
         }
         note(&mut series, Duration::from_secs(4), PhaseKind::Running, &calls(100, 200.0, 5));
         note(&mut series, Duration::from_secs(5), PhaseKind::Running, &calls(150, 200.0, 5));

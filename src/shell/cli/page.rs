@@ -16,7 +16,7 @@ use crate::io::journal::paths::RunPaths;
 use crate::io::roster::{Format, InputFile, Roster};
 use crate::shell::exit::ExitMessage;
 use crate::shell::page::server::{Anywhere, Hosts, SharedPage, StatusServer, locked};
-use crate::shell::page::{Audience, Examples, Reasons, RunPage, Subject, html};
+use crate::shell::page::{Audience, Reasons, ReportExamples, RunPage, Subject, html};
 use crate::shell::screen::end_summary::Figures;
 
 /// How often a report is written while the run lasts. Source: the contract of the report.
@@ -98,7 +98,7 @@ impl PageShow {
         }
         let page = RunPage::new(subject, figures.clone(), (Instant::now(), SystemTime::now()));
         let page = Arc::new(Mutex::new(page));
-        let examples = if flags.report_anonymous { Examples::LeftOut } else { Examples::Shown };
+        let examples = if flags.report_anonymous { ReportExamples::LeftOut } else { ReportExamples::Shown };
         let report = report.map(|path| {
             let ResultsOfRun { results, run } = results;
             let reasons = Mutex::new(Reasons::of(results.clone()));
@@ -173,7 +173,7 @@ enum Completeness {
 /// The file of `--report`.
 struct ReportFile {
     path: PathBuf,
-    examples: Examples,
+    examples: ReportExamples,
     page: SharedPage,
     results: PathBuf,
     run: Option<RunPaths>,
@@ -281,7 +281,7 @@ mod tests {
         std::fs::write(&path, results).unwrap();
         let reasons = Mutex::new(Reasons::of(path.clone()));
         let (report, page) = (folder.join("r.html"), Arc::new(Mutex::new(page)));
-        Arc::new(ReportFile { path: report, examples: Examples::Shown, page, results: path, run: None, reasons })
+        Arc::new(ReportFile { path: report, examples: ReportExamples::Shown, page, results: path, run: None, reasons })
     }
 
     const RESULTS: &str = "row,line,UserID,status,error_code,error_info,attempts,finished_at\n1,2,ada,failed,70402,no,1,T\n";

@@ -7,7 +7,7 @@ use super::flags::{ImportFlags, RunFlags, SyncFlags, VerifyFlags};
 use super::input;
 use super::page::ResultsOfRun;
 use crate::io::journal::paths::{GivenPaths, RunPaths, beside};
-use crate::shell::page::{PageFile, Subject};
+use crate::shell::page::{Needs, NextCommand, PageFile, Subject};
 
 pub(super) fn of_import(flags: &ImportFlags, job: &str) -> (Subject, ResultsOfRun) {
     of_run(("import", job), &flags.run, flags.state.as_deref(), None)
@@ -31,7 +31,7 @@ fn of_run((command, job): (&'static str, &str), flags: &RunFlags, state: Option<
     (subject, ResultsOfRun { results: paths.results.clone(), run: Some(paths) })
 }
 
-fn commands(command: &str, flags: &RunFlags, paths: &RunPaths) -> Vec<(&'static str, String)> {
+fn commands(command: &str, flags: &RunFlags, paths: &RunPaths) -> Vec<NextCommand> {
     let file = &flags.input.file;
     if input::is_stream(file) {
         return Vec::new();
@@ -41,13 +41,14 @@ fn commands(command: &str, flags: &RunFlags, paths: &RunPaths) -> Vec<(&'static 
         Some(path) => line.with(name, path),
         None => line,
     });
-    let mut commands = vec![("Show where the run stands", status.to_string())];
+    let next = |what, line: CommandLine, needs| NextCommand { what, command: line.to_string(), needs };
+    let mut commands = vec![next("Show where the run stands", status, Needs::File(paths.checkpoint.clone()))];
     if command == "import" {
         let audit = CommandLine::new("audit").file(file).with("results", &paths.results).reading(&flags.input);
-        commands.push(("Prove that every row has one result", audit.to_string()));
+        commands.push(next("Prove that every row has one result", audit, Needs::File(paths.results.clone())));
     }
     let verify = CommandLine::new("verify").file(file).plain("--profiles").reading(&flags.input).connection(&flags.connection);
-    commands.push(("Ask the service whether it has what the file says", verify.to_string()));
+    commands.push(next("Ask the service whether it has what the file says", verify, Needs::AcceptedRows));
     commands
 }
 

@@ -146,7 +146,7 @@ impl VerifyRun<'_> {
         let on_progress = Box::new(move |requests: &Progress, verification: &Verification<Watched, Reconciled>| {
             watched.heed(requests.calls, &requests.phase, Instant::now());
             page.update(|page, now| {
-                page.asks(requests, AskedSoFar { counts: verification.counts(), waiting: verification.waiting(), ids }, now)
+                page.asks(requests, AskedSoFar { counts: verification.counts(), waiting: verification.waiting(), ids }, now);
             });
             phase_bar.tell(
                 (verification.counts().asked(), ids),

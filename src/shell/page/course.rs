@@ -5,7 +5,7 @@ use std::time::Duration;
 use plotters::style::RGBColor;
 
 use super::axis::Axis;
-use super::plot::{Chart, FIRST, FORECAST, FOURTH, Form, LIMIT, Line, NARROW, SECOND, Span, THIRD, WIDE, attribute};
+use super::plot::{Chart, FIRST, FORECAST, FOURTH, Form, LIMIT, Line, NARROW, PhaseSpan, SECOND, THIRD, WIDE, attribute, shade};
 use crate::domain::command::Command;
 use crate::domain::figures;
 use crate::domain::series::{PhaseKind, Point};
@@ -52,7 +52,7 @@ impl Legend {
 
 /// Where a run is going that is not over.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Forecast {
+pub(super) struct RowsForecast {
     pub(super) left: Duration,
     pub(super) rows_total: u64,
 }
@@ -66,7 +66,7 @@ pub(super) struct Unit {
 }
 
 /// The plots of these points; so much was done when the first one began.
-pub(super) fn plots(points: &[Point], before: (u64, Unit), forecast: Option<Forecast>) -> Vec<Plot> {
+pub(super) fn plots(points: &[Point], before: (u64, Unit), forecast: Option<RowsForecast>) -> Vec<Plot> {
     let Some(last) = points.last() else { return Vec::new() };
     let (to_s, spans) = (last.to.as_secs_f64(), spans(points));
     let mut plots = vec![calls(points, to_s, &spans), rows((points, before), forecast, &spans)];
@@ -75,17 +75,35 @@ pub(super) fn plots(points: &[Point], before: (u64, Unit), forecast: Option<Fore
 }
 
 /// The phases other than running, one after the other.
-pub(super) fn spans(points: &[Point]) -> Vec<Span> {
-    let mut spans: Vec<Span> = Vec::new();
+pub(super) fn spans(points: &[Point]) -> Vec<PhaseSpan> {
+    let mut spans: Vec<PhaseSpan> = Vec::new();
     for point in points {
         let (phase, from_s, to_s) = (point.phase(), point.from.as_secs_f64(), point.to.as_secs_f64());
         match spans.last_mut() {
             Some(last) if last.phase == phase => last.to_s = to_s,
-            _ => spans.push(Span { phase, from_s, to_s }),
+            _ => spans.push(PhaseSpan { phase, from_s, to_s }),
         }
     }
     spans.retain(|span| span.phase != PhaseKind::Running);
     spans
+}
+
+/// The phases that are shaded in the plots, each with its colour and what it means.
+pub(super) fn shades(points: &[Point]) -> Vec<Legend> {
+    let spans = spans(points);
+    let is_there = |phase: &PhaseKind| spans.iter().any(|span| span.phase == *phase);
+    let legend = |phase: PhaseKind| Some(Legend::new(shade(phase)?, format!("{}: {}", phase.name(), phase_words(phase))));
+    PhaseKind::ALL.into_iter().filter(is_there).filter_map(legend).collect()
+}
+
+const fn phase_words(phase: PhaseKind) -> &'static str {
+    match phase {
+        PhaseKind::Planning => "no request leaves yet",
+        PhaseKind::Running => "requests get through",
+        PhaseKind::Throttled => "the service refuses requests as too fast",
+        PhaseKind::Waiting => "the service is down, or the store of a shared limit",
+        PhaseKind::Draining => "the run is stopping",
+    }
 }
 
 /// The APIs that were called, the most called first.
@@ -97,7 +115,7 @@ pub(super) fn called(points: &[Point]) -> Vec<(Command, u64)> {
     apis
 }
 
-fn calls(points: &[Point], to_s: f64, spans: &[Span]) -> Plot {
+fn calls(points: &[Point], to_s: f64, spans: &[PhaseSpan]) -> Plot {
     let apis: Vec<(Command, u64)> = called(points).into_iter().take(APIS_MAX).collect();
     let (mut lines, mut legend, mut limits_s) = (Vec::new(), Vec::new(), Vec::new());
     for (&(command, count), key) in apis.iter().zip([FIRST, SECOND, THIRD, FOURTH]) {
@@ -160,7 +178,7 @@ fn straightened(piece: &mut Vec<(f64, f64)>) {
     });
 }
 
-fn rows((points, (rows_before, unit)): (&[Point], (u64, Unit)), forecast: Option<Forecast>, spans: &[Span]) -> Plot {
+fn rows((points, (rows_before, unit)): (&[Point], (u64, Unit)), forecast: Option<RowsForecast>, spans: &[PhaseSpan]) -> Plot {
     let (first, last) = (&points[0], &points[points.len() - 1]);
     let start = (first.from.as_secs_f64(), rows_before as f64);
     let done: Vec<(f64, f64)> = [start].into_iter().chain(points.iter().map(|point| (point.to.as_secs_f64(), point.rows as f64))).collect();
@@ -169,7 +187,7 @@ fn rows((points, (rows_before, unit)): (&[Point], (u64, Unit)), forecast: Option
     let mut legend = vec![Legend::new(FIRST, format!("{} {}", figures::counted(last.rows, unit.noun), unit.done))];
     let (mut to_s, mut most) = now;
     let mut ahead = String::new();
-    if let Some(Forecast { left, rows_total }) = forecast {
+    if let Some(RowsForecast { left, rows_total }) = forecast {
         (to_s, most) = (now.0 + left.as_secs_f64(), most.max(rows_total as f64));
         lines.push(Line { key: FORECAST, pieces: vec![vec![now, (to_s, rows_total as f64)]] });
         ahead = format!(" The forecast is {} in about {}.", figures::counted(rows_total, unit.noun), whole(left));
@@ -187,7 +205,7 @@ pub(super) fn whole(time: Duration) -> String {
     figures::duration(Duration::from_secs(time.as_secs()))
 }
 
-fn latency(points: &[Point], to_s: f64, spans: &[Span]) -> Option<Plot> {
+fn latency(points: &[Point], to_s: f64, spans: &[PhaseSpan]) -> Option<Plot> {
     let known: Vec<_> = points.iter().map(|point| (point, point.latency())).collect();
     let all = || known.iter().filter_map(|(_, latency)| *latency);
     let (smallest, largest) = (all().map(|latency| latency.p50).min()?, all().map(|latency| latency.p99).max()?);
@@ -234,7 +252,7 @@ fn plot(id: &'static str, title: &'static str, description: String, (chart, lege
 mod tests {
     use super::*;
     use crate::domain::call_stats::{CallsSoFar, LatencyCounts};
-    use crate::domain::series::{Sample, Series};
+    use crate::domain::series::{RunMoment, Series};
 
     const ROWS: Unit = Unit { noun: "row", done: "processed" };
 
@@ -251,19 +269,23 @@ mod tests {
                 so_far.latency.time(Duration::from_millis(20));
             }
             let (phase, rows) = (if waits { PhaseKind::Waiting } else { PhaseKind::Running }, so_far.stats.calls());
-            series.note(Duration::from_secs(second), &Sample { phase, rows, calls: Some(&so_far) });
+            series.note(Duration::from_secs(second), &RunMoment { phase, rows, calls: Some(&so_far) });
         }
         series.points()
     }
 
     #[test]
     fn the_plots_of_a_run_say_in_words_what_they_show() {
-        let plots = plots(&points(60), (0, ROWS), Some(Forecast { left: Duration::from_secs(30), rows_total: 9_000 }));
+        let plots = plots(&points(60), (0, ROWS), Some(RowsForecast { left: Duration::from_secs(30), rows_total: 9_000 }));
         let said: Vec<(&str, &str)> = plots.iter().map(|plot| (plot.id, plot.description.as_str())).collect();
         assert_eq!(
             said,
             [
-                ("calls", "Requests a second to each API over 1m 0s: 5,000 requests to account_import. The highest value is 200.0."),
+                (
+                    "calls",
+                    "Requests a second to each API over 1m 0s: 5,000 requests to account_import; at most 100.0 a second. The rate limit is drawn \
+                     in; it is 200.0 a second at its highest."
+                ),
                 ("rows", "5,000 rows processed after 1m 0s. The forecast is 9,000 rows in about 30s."),
                 (
                     "latency",
@@ -272,8 +294,10 @@ mod tests {
             ]
         );
         for plot in plots {
-            assert!(plot.drawings.iter().all(|drawing| drawing.svg.contains("waiting") || drawing.svg.contains(">\nw\n")), "{plot:?}");
+            assert!(plot.drawings[0].svg.contains("waiting"), "{plot:?}");
         }
+        let shades: Vec<String> = shades(&points(60)).into_iter().map(|shade| shade.words).collect();
+        assert_eq!(shades, ["waiting: the service is down, or the store of a shared limit"]);
     }
 
     #[test]

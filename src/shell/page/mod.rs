@@ -24,11 +24,11 @@ use crate::domain::change::PlanCounts;
 use crate::domain::comparison::FindingCounts;
 use crate::domain::guard::Judged;
 use crate::domain::outcome::OutcomeCounts;
-use crate::domain::series::{PhaseKind, Sample, Series};
+use crate::domain::series::{PhaseKind, RunMoment, Series};
 use crate::flow::dispatch::Progress;
 use crate::flow::import::ImportProgress;
 pub use reasons::Reasons;
-pub use view::{Audience, Examples, html};
+pub use view::{Audience, ReportExamples, html};
 
 /// What the page is about, as far as it is known from the start.
 #[derive(Debug, Clone)]
@@ -40,8 +40,24 @@ pub struct Subject {
     /// The input, as it was named.
     pub input: String,
     pub files: Vec<PageFile>,
-    /// Commands to go on with, and what for.
-    pub commands: Vec<(&'static str, String)>,
+    pub commands: Vec<NextCommand>,
+}
+
+/// A command to go on with.
+#[derive(Debug, Clone)]
+pub struct NextCommand {
+    /// What it is for.
+    pub what: &'static str,
+    pub command: String,
+    pub needs: Needs,
+}
+
+/// Without what a command to go on with does not run.
+#[derive(Debug, Clone)]
+pub enum Needs {
+    File(std::path::PathBuf),
+    /// Rows that the service has accepted, from the same file and with the same flags.
+    AcceptedRows,
 }
 
 /// A file of the run.
@@ -79,6 +95,13 @@ enum Awaits {
     Quota,
 }
 
+/// Which process has made the plan of a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PlanOrigin {
+    Own,
+    Earlier,
+}
+
 /// All that a page shows.
 #[derive(Debug, Clone)]
 pub struct RunPage {
@@ -105,6 +128,7 @@ pub struct RunPage {
     /// UserIDs that a verification asks about.
     ids: Option<u64>,
     guards: Vec<Judged>,
+    plan_origin: PlanOrigin,
     /// Requests of the parts of the run that are over, and of this part.
     earlier: CallStats,
     part: CallStats,
@@ -135,6 +159,7 @@ impl RunPage {
             rows_total: None,
             ids: None,
             guards: Vec::new(),
+            plan_origin: PlanOrigin::Own,
             earlier: CallStats::to(main),
             part: CallStats::to(main),
             end: None,
@@ -144,7 +169,7 @@ impl RunPage {
     /// It reads or plans; `words` say what.
     pub fn plans(&mut self, words: String, now: Instant) {
         (self.phase, self.doing, self.left) = (PhaseKind::Planning, words, None);
-        let sample = Sample { phase: self.phase, rows: self.rows_done, calls: None };
+        let sample = RunMoment { phase: self.phase, rows: self.rows_done, calls: None };
         self.series.note(now - self.began, &sample);
     }
 
@@ -166,6 +191,17 @@ impl RunPage {
         }
     }
 
+    /// What a sync goes on with that an earlier process has planned.
+    pub fn resumes_plan(&mut self, plan: PlanCounts) {
+        self.has_plan(plan);
+        self.plan_origin = PlanOrigin::Earlier;
+    }
+
+    /// Whether the plan of this run was judged by an earlier process.
+    fn was_judged_earlier(&self) -> bool {
+        self.plan_origin == PlanOrigin::Earlier
+    }
+
     /// What the safety checks have found.
     pub fn has_guards(&mut self, guards: Vec<Judged>) {
         self.guards = guards;
@@ -175,7 +211,7 @@ impl RunPage {
     pub fn begins(&mut self, start: Start, before: OutcomeCounts, now: Instant) {
         (self.start, self.before, self.rows_done) = (start, before, start.rows_done);
         (self.pace, self.rows_waiting) = (RecentPace::new(now), 0);
-        let sample = Sample { phase: PhaseKind::Planning, rows: self.rows_done, calls: None };
+        let sample = RunMoment { phase: PhaseKind::Planning, rows: self.rows_done, calls: None };
         self.series.note(now - self.began, &sample);
         if let Figures::Rows(summary) = &mut self.figures {
             (summary.resumed_at_row, summary.counts) = (start.rows_done, before);
@@ -232,7 +268,7 @@ impl RunPage {
             self.left = None;
         }
         self.part = so_far.stats.clone();
-        let sample = Sample { phase: self.phase, rows: self.rows_done, calls: Some(so_far) };
+        let sample = RunMoment { phase: self.phase, rows: self.rows_done, calls: Some(so_far) };
         self.series.note(now - self.began, &sample);
     }
 
@@ -262,7 +298,7 @@ impl RunPage {
         };
         (self.rows_done, self.rows_waiting) = (self.rows_done.max(rows), 0);
         let last = self.last_calls();
-        let sample = Sample { phase: self.phase, rows: self.rows_done, calls: Some(&last) };
+        let sample = RunMoment { phase: self.phase, rows: self.rows_done, calls: Some(&last) };
         self.series.note(now - self.began, &sample);
         if self.to_do().is_none_or(|rows| self.rows_done >= rows) {
             self.left = None;

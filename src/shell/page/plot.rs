@@ -33,7 +33,7 @@ const GRID: RGBColor = RGBColor(0xe5, 0xe7, 0xeb);
 const INK: RGBColor = RGBColor(0x4b, 0x55, 0x63);
 
 /// The colour behind a phase; an ordinary one has none.
-const fn shade(phase: PhaseKind) -> Option<RGBColor> {
+pub(super) const fn shade(phase: PhaseKind) -> Option<RGBColor> {
     match phase {
         PhaseKind::Running => None,
         PhaseKind::Planning => Some(RGBColor(0xe0, 0xe7, 0xff)),
@@ -71,7 +71,7 @@ pub(super) struct Line {
 
 /// A time in one phase, in seconds since the start.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Span {
+pub(super) struct PhaseSpan {
     pub(super) phase: PhaseKind,
     pub(super) from_s: f64,
     pub(super) to_s: f64,
@@ -83,7 +83,7 @@ pub(super) struct Chart {
     pub(super) to_s: f64,
     pub(super) values: Axis,
     pub(super) lines: Vec<Line>,
-    pub(super) spans: Vec<Span>,
+    pub(super) spans: Vec<PhaseSpan>,
 }
 
 impl Chart {
@@ -132,31 +132,26 @@ impl Chart {
         Ok(())
     }
 
-    fn shade<'a>(&self, chart: &mut Context<'a, '_>, span: &Span) -> Drawn<SVGBackend<'a>> {
+    fn shade<'a>(&self, chart: &mut Context<'a, '_>, span: &PhaseSpan) -> Drawn<SVGBackend<'a>> {
         let Some(colour) = shade(span.phase) else { return Ok(()) };
         let corners = [(span.from_s, self.values.from()), (span.to_s, self.values.to())];
         chart.draw_series([Rectangle::new(corners, colour.filled())])?;
         Ok(())
     }
 
-    /// Writes the phase into its shade, or its first letter where there is no room.
-    fn name<'a>(&self, chart: &mut Context<'a, '_>, span: &Span, form: Form) -> Drawn<SVGBackend<'a>> {
+    /// Writes the phase into its shade if it has room there; the legend names all shades.
+    fn name<'a>(&self, chart: &mut Context<'a, '_>, span: &PhaseSpan, form: Form) -> Drawn<SVGBackend<'a>> {
         if shade(span.phase).is_none() {
             return Ok(());
         }
         let plot_width = f64::from(form.width - LEFT - 3 * MARGIN);
         let room = (span.to_s - span.from_s) / self.to_s.max(1.0) * plot_width / (f64::from(FONT) * CHAR_WIDTH);
         let name = span.phase.name();
-        let fits = room >= name.len() as f64 + 1.0;
-        let text = if fits {
-            name
-        } else if room >= 1.5 {
-            &name[..1]
-        } else {
+        if room < name.len() as f64 + 1.0 {
             return Ok(());
-        };
+        }
         let place = (span.from_s + self.to_s * f64::from(FONT) / 3.0 / plot_width, self.values.to());
-        chart.draw_series([Text::new(text, place, font().color(&INK))])?;
+        chart.draw_series([Text::new(name, place, font().color(&INK))])?;
         Ok(())
     }
 
@@ -187,7 +182,7 @@ mod tests {
     #[test]
     fn a_line_is_drawn_where_its_values_are() {
         let line = Line { key: FIRST, pieces: vec![vec![(0.0, 0.0), (50.0, 100.0), (100.0, 0.0)]] };
-        let spans = vec![Span { phase: PhaseKind::Waiting, from_s: 50.0, to_s: 100.0 }];
+        let spans = vec![PhaseSpan { phase: PhaseKind::Waiting, from_s: 50.0, to_s: 100.0 }];
         let chart = Chart { to_s: 100.0, values: Axis::numbers(100.0, 1.0), lines: vec![line], spans };
         let (svg, view) = chart.draw(WIDE);
         assert_eq!(view, format!("0 0 {} {}", WIDE.width * FINE, WIDE.height * FINE));
@@ -195,5 +190,19 @@ mod tests {
         assert!(drawn.contains(&format!("stroke-width=\"{}\"", 2 * FINE)), "{drawn}");
         assert!(svg.contains("waiting") && svg.contains("100 s") && !svg.contains("style="), "{svg}");
         assert!(!svg.contains("<svg") && !svg.contains("</svg"));
+    }
+
+    #[test]
+    fn the_name_of_a_phase_is_written_whole_or_not_at_all() {
+        for length_s in 1..=100 {
+            let spans = vec![PhaseSpan { phase: PhaseKind::Throttled, from_s: 0.0, to_s: f64::from(length_s) }];
+            let chart = Chart { to_s: 100.0, values: Axis::numbers(100.0, 1.0), lines: Vec::new(), spans };
+            for (form, fits_from_s) in [(WIDE, 10), (NARROW, 28)] {
+                let (svg, _) = chart.draw(form);
+                let words: Vec<&str> =
+                    svg.lines().filter(|line| !line.is_empty() && line.chars().all(|char| char.is_ascii_lowercase())).collect();
+                assert_eq!(words, if length_s >= fits_from_s { vec!["throttled"] } else { vec![] }, "{length_s} s in {form:?}");
+            }
+        }
     }
 }

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::RunPage;
 use super::course::{self, called, whole};
+use super::plot::PhaseSpan;
 use super::reasons::Reason;
-use super::view::{Audience, Examples};
+use super::view::{Audience, ReportExamples};
+use super::{Needs, RunPage};
 use crate::domain::call_stats::ApiCallStats;
 use crate::domain::code_meaning::meaning;
 use crate::domain::command::Command;
@@ -14,16 +15,17 @@ use crate::domain::figures::{self, about_per_s, count, counted};
 use crate::domain::guard::{Guard, GuardVerdict, Judged};
 use crate::domain::series::{PhaseKind, Point, Series};
 use crate::io::rejected_rows::RejectedRow;
+use crate::shell::exit::Exit;
 use crate::shell::screen::end_summary::Figures;
 use crate::shell::screen::summary::used;
 use crate::shell::terminal::printable;
 
 /// Rows of the table behind the plots. Chosen: somebody can read that many.
 const TABLE_ROWS_MAX: usize = 60;
-/// Phases that are listed one by one. Chosen.
-const SPANS_MAX: usize = 20;
-/// Shorter times in a phase are not listed. Chosen: durations are shown in tenths of a second.
-const LISTED_FROM: Duration = Duration::from_millis(100);
+/// Times in a phase that are listed one by one. Chosen: somebody reads that many.
+const SPANS_MAX: usize = 12;
+/// A run that is shorter has its times in tenths of a second. Chosen: as durations are shown.
+const TENTHS_BELOW: Duration = Duration::from_secs(10);
 /// Most characters of a foreign value that are shown. Chosen: a UserID in full, and the gist of a message.
 const VALUE_MAX: usize = 200;
 
@@ -40,6 +42,21 @@ pub(super) struct DataRow {
     pub(super) done: String,
     pub(super) latency: Option<[String; 3]>,
     pub(super) phase: &'static str,
+}
+
+pub(super) struct PhaseRow {
+    pub(super) name: &'static str,
+    pub(super) lasted: String,
+    pub(super) when: String,
+}
+
+pub(super) struct ApiRow {
+    pub(super) name: &'static str,
+    pub(super) requests: String,
+    pub(super) retries: String,
+    pub(super) refused: String,
+    pub(super) most_in_1s: String,
+    pub(super) limit_found: String,
 }
 
 pub(super) struct CodeRow {
@@ -71,20 +88,48 @@ pub(super) struct ReasonView {
     pub(super) examples: Vec<[String; 4]>,
 }
 
-/// The phases other than running: what, from when, how long.
-pub(super) fn phases(series: &Series, points: &[Point]) -> Vec<(&'static str, String, String)> {
-    let since_start = |seconds: f64| whole(Duration::from_secs_f64(seconds));
-    let mut spans = course::spans(points);
+/// What the run did, for how long, and where the plots are shaded for it. The times are so rounded that they add up to the whole.
+pub(super) fn phases(series: &Series, points: &[Point]) -> Vec<PhaseRow> {
+    let spans = course::spans(points);
+    let times = PhaseKind::ALL.map(|phase| (phase, series.time_in(phase)));
+    let mut so_far = Duration::ZERO;
+    let whole_run = times.iter().map(|(_, time)| *time).sum::<Duration>();
+    let unit = if whole_run < TENTHS_BELOW { Duration::from_millis(100) } else { Duration::from_secs(1) };
+    let mut rows = Vec::new();
+    for (phase, time) in times {
+        let lasted = in_units(so_far + time, unit).saturating_sub(in_units(so_far, unit));
+        so_far += time;
+        if !lasted.is_zero() {
+            rows.push(PhaseRow { name: phase.name(), lasted: figures::duration(lasted), when: when(&spans, phase) });
+        }
+    }
+    if rows.len() < 2 {
+        return Vec::new();
+    }
+    rows.push(PhaseRow { name: "in all", lasted: figures::duration(in_units(whole_run, unit)), when: String::new() });
+    rows
+}
+
+/// The time in whole units.
+fn in_units(time: Duration, unit: Duration) -> Duration {
+    let units = time.as_millis() / unit.as_millis();
+    unit * u32::try_from(units).unwrap_or(u32::MAX)
+}
+
+/// The times that are shaded for a phase, the longest if they are many.
+fn when(spans: &[PhaseSpan], phase: PhaseKind) -> String {
+    let mut spans: Vec<&PhaseSpan> = spans.iter().filter(|span| span.phase == phase).collect();
+    let others = spans.len().saturating_sub(SPANS_MAX) as u64;
     spans.sort_by(|one, other| (other.to_s - other.from_s).total_cmp(&(one.to_s - one.from_s)));
     spans.truncate(SPANS_MAX);
     spans.sort_by(|one, other| one.from_s.total_cmp(&other.from_s));
-    let listed = spans.iter().map(|span| {
-        let lasted = figures::duration(Duration::from_secs_f64(span.to_s - span.from_s));
-        (span.phase.name(), format!("from {} to {} after the start", since_start(span.from_s), since_start(span.to_s)), lasted)
-    });
-    let in_all = PhaseKind::ALL.map(|phase| (phase.name(), "in all".to_owned(), series.time_in(phase)));
-    let in_all = in_all.into_iter().filter(|(_, _, time)| *time >= LISTED_FROM);
-    listed.chain(in_all.map(|(name, words, time)| (name, words, figures::duration(time)))).collect()
+    let since_start = |seconds: f64| whole(Duration::from_secs_f64(seconds));
+    let mut words: Vec<String> =
+        spans.into_iter().map(|span| format!("{} to {}", since_start(span.from_s), since_start(span.to_s.ceil()))).collect();
+    if others > 0 {
+        words.push(format!("{} shorter times", count(others)));
+    }
+    words.join(", ")
 }
 
 pub(super) fn data_table(series: &Series) -> DataTable {
@@ -101,12 +146,15 @@ pub(super) fn data_table(series: &Series) -> DataTable {
     DataTable { rows: points.iter().map(row).collect(), apis: apis.iter().map(|command| command.name()).collect() }
 }
 
-pub(super) fn apis(figures: &Figures) -> Vec<Vec<String>> {
+pub(super) fn apis(figures: &Figures) -> Vec<ApiRow> {
     let traffic = figures.traffic();
-    let row = |(command, api): (Command, &ApiCallStats)| {
-        let through = api.ceiling_per_s.map_or("–".to_owned(), |per_s| format!("about {}", about_per_s(per_s)));
-        let counts = [api.calls, api.retries, api.throttled, api.most_in_1s as u64].map(count);
-        [command.name().to_owned()].into_iter().chain(counts).chain([through]).collect()
+    let row = |(command, api): (Command, &ApiCallStats)| ApiRow {
+        name: command.name(),
+        requests: count(api.calls),
+        retries: count(api.retries),
+        refused: count(api.throttled),
+        most_in_1s: count(api.most_in_1s as u64),
+        limit_found: api.ceiling_per_s.map_or("–".to_owned(), |per_s| format!("about {}", about_per_s(per_s))),
     };
     if traffic.calls() == 0 { Vec::new() } else { used(traffic).map(row).collect() }
 }
@@ -140,7 +188,7 @@ pub(super) fn plan(figures: &Figures) -> Vec<(&'static str, String)> {
 }
 
 pub(super) fn guard_row(judged: &Judged, audience: Audience<'_>) -> GuardRow {
-    let names_nobody = judged.guard != Guard::Canary || matches!(audience, Audience::File { examples: Examples::Shown, .. });
+    let names_nobody = judged.guard != Guard::Canary || matches!(audience, Audience::File { examples: ReportExamples::Shown, .. });
     let (tone, verdict) = match &judged.verdict {
         GuardVerdict::Passed => ("good", "✓ passed".to_owned()),
         GuardVerdict::Allowed => ("warn", "! would have failed, but is switched off".to_owned()),
@@ -156,16 +204,16 @@ pub(super) fn reasons(audience: Audience<'_>) -> Option<ReasonsView> {
     let Audience::File { reasons: Some(reasons), examples } = audience else { return None };
     let groups: Vec<ReasonView> = reasons.by_count().into_iter().map(|reason| reason_view(reason, examples)).collect();
     let others = if reasons.others > 0 { counted(reasons.others, "row") } else { String::new() };
-    (!groups.is_empty()).then_some(ReasonsView { groups, others, has_examples: examples == Examples::Shown })
+    (!groups.is_empty()).then_some(ReasonsView { groups, others, has_examples: examples == ReportExamples::Shown })
 }
 
-fn reason_view(reason: &Reason, examples: Examples) -> ReasonView {
+fn reason_view(reason: &Reason, examples: ReportExamples) -> ReasonView {
     let words = match (reason.code, &reason.exact) {
         (Some(code), _) => format!("code {code}: {}", meaning(code).meaning),
-        (None, Some(exact)) if examples == Examples::Shown => shown(exact),
+        (None, Some(exact)) if examples == ReportExamples::Shown => shown(exact),
         (None, _) => shown(&reason.common),
     };
-    let rows = if examples == Examples::Shown { &reason.rows.first[..] } else { &[] };
+    let rows = if examples == ReportExamples::Shown { &reason.rows.first[..] } else { &[] };
     let example = |row: &RejectedRow| [&row.row, &row.line, &row.user_id, &row.reason].map(|text| shown(text));
     let words = match reason.status.as_str() {
         _ if !words.is_empty() => words,
@@ -188,6 +236,31 @@ pub(super) fn files(page: &RunPage) -> Vec<(&'static str, String, String)> {
     there.collect()
 }
 
+/// The commands to go on with that run as they stand.
+pub(super) fn commands(page: &RunPage) -> Vec<(&'static str, &str)> {
+    let is_ready = |needs: &Needs| match needs {
+        Needs::File(path) => path.is_file(),
+        Needs::AcceptedRows => has_accepted_rows(page),
+    };
+    let ready = page.subject.commands.iter().filter(|next| is_ready(&next.needs));
+    ready.map(|next| (next.what, next.command.as_str())).collect()
+}
+
+/// Whether the service has rows of the run, and can be asked about them with the same flags.
+fn has_accepted_rows(page: &RunPage) -> bool {
+    let is_answered = page.end.as_ref().is_none_or(|end| match end.exit {
+        Exit::Done | Exit::SomeRowsRejected | Exit::Stopped | Exit::Fatal => true,
+        Exit::UserError | Exit::Refused | Exit::Guarded | Exit::Busy | Exit::OfProgram(_) => false,
+    });
+    match &page.figures {
+        Figures::Rows(summary) => {
+            let has_unchanged = summary.sync.as_ref().is_some_and(|sync| sync.plan.unchanged > 0);
+            is_answered && (summary.counts.imported > 0 || has_unchanged)
+        }
+        Figures::Verification(_) => false,
+    }
+}
+
 /// A foreign text with its control characters made visible, cut if it is long.
 pub(super) fn shown(text: &str) -> String {
     match text.char_indices().nth(VALUE_MAX) {
@@ -198,4 +271,57 @@ pub(super) fn shown(text: &str) -> String {
 
 pub(super) fn shown_whole(text: &str) -> String {
     printable(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::series::RunMoment;
+
+    /// A run that was in these phases for so many milliseconds, one after the other.
+    fn series(times: &[(PhaseKind, u64)]) -> Series {
+        let mut series = Series::new(0);
+        let mut at_ms = 0;
+        for (phase, lasted_ms) in times {
+            let end_ms = at_ms + lasted_ms;
+            while at_ms < end_ms {
+                at_ms = end_ms.min(at_ms + 250);
+                series.note(Duration::from_millis(at_ms), &RunMoment { phase: *phase, rows: 0, calls: None });
+            }
+        }
+        series
+    }
+
+    fn told(times: &[(PhaseKind, u64)]) -> Vec<[String; 3]> {
+        let series = series(times);
+        phases(&series, &series.points()).into_iter().map(|row| [row.name.to_owned(), row.lasted, row.when]).collect()
+    }
+
+    #[test]
+    fn times_in_phases_add_up_to_the_whole() {
+        use PhaseKind::{Draining, Planning, Running, Throttled, Waiting};
+        let short = told(&[(Planning, 380), (Running, 1_390), (Waiting, 1_290), (Running, 480)]);
+        // 0.38, 1.87 and 1.29 s are 3.54 s.
+        assert_eq!(
+            short,
+            [["planning", "0.3s", "0s to 2s"], ["running", "1.9s", ""], ["waiting", "1.3s", "1s to 4s"], ["in all", "3.5s", ""]]
+                .map(|row| row.map(str::to_owned))
+        );
+        let long = told(&[(Planning, 300), (Running, 30_900), (Throttled, 4_800), (Waiting, 12_700), (Running, 20_000), (Draining, 900)]);
+        let lasted: Vec<(&str, &str)> = long.iter().map(|[name, lasted, _]| (name.as_str(), lasted.as_str())).collect();
+        assert_eq!(lasted, [("running", "51s"), ("throttled", "5s"), ("waiting", "12s"), ("draining", "1s"), ("in all", "1m 9s")]);
+        assert!(told(&[(Running, 5_000)]).is_empty(), "one phase alone says nothing");
+    }
+
+    #[test]
+    fn of_many_times_in_a_phase_the_longest_are_listed() {
+        let mut times = Vec::new();
+        for nth in 1..=20 {
+            times.extend([(PhaseKind::Running, 5_000), (PhaseKind::Waiting, nth * 1_000)]);
+        }
+        let rows = told(&times);
+        let waiting = &rows.iter().find(|[name, ..]| name == "waiting").unwrap()[2];
+        assert_eq!(waiting.matches(" to ").count(), SPANS_MAX);
+        assert!(waiting.ends_with(", 8 shorter times"), "{waiting}");
+    }
 }

@@ -10,10 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::course::{Forecast, Plot, Unit, called, plots, whole};
+use super::course::{Legend, Plot, RowsForecast, Unit, called, plots, shades, whole};
 use super::reasons::Reasons;
 use super::tables::{
-    CodeRow, DataTable, GuardRow, ReasonsView, apis, codes, data_table, files, guard_row, phases, plan, reasons, shown, shown_whole,
+    ApiRow, CodeRow, DataTable, GuardRow, PhaseRow, ReasonsView, apis, codes, commands, data_table, files, guard_row, phases, plan,
+    reasons, shown, shown_whole,
 };
 use super::{Awaits, PageEnd, RunPage};
 use crate::domain::comparison::FindingCounts;
@@ -34,12 +35,12 @@ pub enum Audience<'a> {
     /// Whoever can reach the address: counts only.
     Live,
     /// Who may read the file.
-    File { reasons: Option<&'a Reasons>, examples: Examples },
+    File { reasons: Option<&'a Reasons>, examples: ReportExamples },
 }
 
 /// Whether a report has examples of rejected rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Examples {
+pub enum ReportExamples {
     Shown,
     LeftOut,
 }
@@ -52,20 +53,21 @@ struct Html<'a> {
     script: Option<&'static str>,
     page: &'a RunPage,
     ending: Ending,
-    progress: Option<ProgressView>,
+    progress: Option<ProgressLine>,
     cards: Vec<Card>,
     bar: Vec<BarPart>,
     facts: Vec<(&'static str, String)>,
     plots: Vec<Plot>,
-    phases: Vec<(&'static str, String, String)>,
+    shades: Vec<Legend>,
+    phases: Vec<PhaseRow>,
     table: DataTable,
-    apis: Vec<Vec<String>>,
+    apis: Vec<ApiRow>,
     codes: Vec<CodeRow>,
     plan: Vec<(&'static str, String)>,
     guards: Vec<GuardRow>,
     reasons: Option<ReasonsView>,
     files: Vec<(&'static str, String, String)>,
-    commands: &'a [(&'static str, String)],
+    commands: Vec<(&'static str, &'a str)>,
     version: &'static str,
 }
 
@@ -79,7 +81,7 @@ struct Ending {
     hint: Option<String>,
 }
 
-struct ProgressView {
+struct ProgressLine {
     done: u64,
     total: u64,
     words: String,
@@ -123,6 +125,7 @@ pub fn html(page: &RunPage, audience: Audience<'_>, now: Instant) -> String {
         } else {
             plots(&points, (page.start.rows_done, unit(page)), forecast(page))
         },
+        shades: shades(&points),
         phases: phases(&page.series, &points),
         table: data_table(&page.series),
         apis: apis(&figures),
@@ -131,7 +134,7 @@ pub fn html(page: &RunPage, audience: Audience<'_>, now: Instant) -> String {
         guards: page.guards.iter().map(|judged| guard_row(judged, audience)).collect(),
         reasons: reasons(audience),
         files: if is_live { Vec::new() } else { files(page) },
-        commands: if is_live { &[] } else { &page.subject.commands },
+        commands: if is_live { Vec::new() } else { commands(page) },
         version: env!("CARGO_PKG_VERSION"),
     };
     html.render().expect("a text takes everything")
@@ -165,7 +168,7 @@ fn ending(page: &RunPage, audience: Audience<'_>) -> Ending {
     match (&page.end, audience) {
         (None, _) => running(page, audience),
         (Some(end), Audience::Live) => Ending { sentence: "The run is over.".to_owned(), hint: None, ..ended(end, page.subject.command) },
-        (Some(end), Audience::File { examples: Examples::LeftOut, .. }) if may_name_somebody(end.exit) => Ending {
+        (Some(end), Audience::File { examples: ReportExamples::LeftOut, .. }) if may_name_somebody(end.exit) => Ending {
             sentence: "The message is left out, since it may name a UserID (--report-anonymous).".to_owned(),
             hint: None,
             ..ended(end, page.subject.command)
@@ -184,7 +187,7 @@ const fn may_name_somebody(exit: Exit) -> bool {
 
 fn running(page: &RunPage, audience: Audience<'_>) -> Ending {
     let told = |words: &str| {
-        if words.is_empty() || !matches!(audience, Audience::File { examples: Examples::Shown, .. }) {
+        if words.is_empty() || !matches!(audience, Audience::File { examples: ReportExamples::Shown, .. }) {
             String::new()
         } else {
             format!(": {}", shown(words))
@@ -232,7 +235,7 @@ fn sentence(words: &str) -> String {
     format!("{first}{}{end}", chars.as_str())
 }
 
-fn progress(page: &RunPage) -> Option<ProgressView> {
+fn progress(page: &RunPage) -> Option<ProgressLine> {
     let total = page.to_do().filter(|_| page.end.is_none())?;
     let done = page.rows_done.min(total);
     let left = page.left.map_or(String::new(), |left| format!(", about {} left", whole(left)));
@@ -242,7 +245,7 @@ fn progress(page: &RunPage) -> Option<ProgressView> {
         1 => format!(", 1 more waits for an earlier {noun}"),
         rows => format!(", {} more wait for an earlier {noun}", count(rows)),
     };
-    Some(ProgressView { done, total, words: format!("{} of {} {verb}{waiting}{left}", count(done), counted(total, noun)) })
+    Some(ProgressLine { done, total, words: format!("{} of {} {verb}{waiting}{left}", count(done), counted(total, noun)) })
 }
 
 /// What the run gets done.
@@ -250,9 +253,9 @@ fn unit(page: &RunPage) -> Unit {
     if page.subject.command == "verify" { Unit { noun: "UserID", done: "asked" } } else { Unit { noun: "row", done: "processed" } }
 }
 
-fn forecast(page: &RunPage) -> Option<Forecast> {
+fn forecast(page: &RunPage) -> Option<RowsForecast> {
     // A run that was stopped shows where it was going.
-    Some(Forecast { left: page.left?, rows_total: page.to_do()? })
+    Some(RowsForecast { left: page.left?, rows_total: page.to_do()? })
 }
 
 fn cards(figures: &Figures) -> (Vec<Card>, Vec<BarPart>) {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use chatlift::domain::command::Command;
-use chatlift::domain::series::{POINTS_MAX, PhaseKind, Point, Sample, Series};
+use chatlift::domain::series::{POINTS_MAX, PhaseKind, Point, RunMoment, Series};
 use chatlift::domain::verdict::CallOutcome;
 use chatlift::flow::import::ImportEnd;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ async fn course(mut world: World, service: &Service) -> Vec<Point> {
     let noted = Rc::clone(&series);
     world.tell = Box::new(move |progress| {
         let sample =
-            Sample { phase: (&progress.requests.phase).into(), rows: progress.counts.rows(), calls: Some(&progress.requests.so_far) };
+            RunMoment { phase: (&progress.requests.phase).into(), rows: progress.counts.rows(), calls: Some(&progress.requests.so_far) };
         noted.borrow_mut().note(began.elapsed(), &sample);
     });
     let run = world.run(service).await;

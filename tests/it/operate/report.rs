@@ -1,5 +1,8 @@
 //! `--report`: the page that every end of a command leaves, as its text says it. `browser` looks at it as people do.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::support::server::{Server, code, imported};
 use crate::support::{Call, CliFixture, SDKAPPID, users};
 
@@ -97,6 +100,7 @@ fn a_refusal_leaves_a_report_too_and_an_end_of_another_process_does_not() {
     let html = report(&bench);
     assert!(html.contains("class=\"ending bad\"") && html.contains("Needs fixing (exit code 2)") && html.contains("missing.pem"));
     assert!(!html.contains("<figure"), "nothing was sent");
+    assert!(!html.contains("<dl class=\"commands\">"), "no command can go on with it");
     std::fs::remove_file(bench.path("report.html")).unwrap();
     reporting(bench.import(&server)).args(&["--dry-run"]).run().exits(0);
     let html = report(&bench);
@@ -111,6 +115,57 @@ fn a_refusal_leaves_a_report_too_and_an_end_of_another_process_does_not() {
     bench.import(&server).args(&["--ca-file", "roots.pem", "--report", "roots.pem"]).run().exits(2).because("named for two files");
     assert_eq!(std::fs::read_to_string(bench.path("roots.pem")).unwrap(), "kept");
     bench.import(&server).args(&["--report", "missing/r.html"]).run().exits(2).because("there is no folder");
+}
+
+/// The commands that a report names to go on with, without the program's name.
+fn commands(html: &str) -> Vec<Vec<String>> {
+    let listed = html.split_once("<dl class=\"commands\">").map_or("", |(_, rest)| rest.split_once("</dl>").unwrap().0);
+    let commands = listed.split("<dd><code>").skip(1).map(|command| command.split_once('<').unwrap().0);
+    commands.map(|command| command.strip_prefix("chatlift ").unwrap().split(' ').map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn commands_to_go_on_with_run_as_they_stand() {
+    let bench = CliFixture::with_users(4);
+    let names = |html: &str| commands(html).iter().map(|command| command[0].clone()).collect::<Vec<_>>();
+    let run_all = |html: &str| {
+        for command in commands(html) {
+            let words: Vec<&str> = command.iter().map(String::as_str).collect();
+            let run = bench.call(&words).run();
+            assert!(matches!(run.code, Some(0 | 3)), "{command:?} ends with {:?}: {}", run.code, run.stderr);
+        }
+    };
+    // All is refused as the credentials are: there are no rows that the service could be asked about.
+    let refuses = Arc::new(AtomicBool::new(true));
+    let does = Arc::clone(&refuses);
+    let server = Server::new(move |_| if does.load(Ordering::SeqCst) { code(70403) } else { imported() });
+    reporting(bench.import(&server)).run().exits(5);
+    let html = report(&bench);
+    assert_eq!(names(&html), ["status", "audit"]);
+    run_all(&html);
+    refuses.store(false, Ordering::SeqCst);
+    reporting(bench.import(&server)).args(&["--limit", "2"]).run().exits(0);
+    assert_eq!(names(&report(&bench)), ["status", "audit", "verify"]);
+    reporting(bench.import(&server)).run().exits(0);
+    assert_eq!(names(&report(&bench)), ["status", "audit", "verify"]);
+    reporting(bench.import(&server)).args(&["--ca-file", "missing.pem"]).run().exits(2);
+    let html = report(&bench);
+    assert_eq!(names(&html), ["status", "audit"], "the run from before is still there, but the flags are no good");
+    run_all(&html);
+}
+
+#[test]
+fn a_short_run_shows_no_mean_and_a_pace_that_it_had() {
+    let bench = CliFixture::with_users(3);
+    let server = Server::new(|_| imported());
+    bench.import(&server).args(&["--report", "report.html"]).run().exits(0);
+    let html = report(&bench);
+    assert!(!html.contains("on average"), "three requests in a moment are no mean");
+    let calls = element(&html, "id=\"plot-calls\"");
+    assert!(
+        calls.contains("3 requests to account_import; at most 3.0 a second. The rate limit is drawn in; it is 200.0 a second"),
+        "{calls}"
+    );
 }
 
 #[test]
@@ -149,6 +204,13 @@ fn a_sync_shows_its_plan_and_what_each_guard_found_against_its_bound() {
     assert!(guards.contains("without --canary user2"), "{guards}");
     sync(&["--canary", "user2", "--report-anonymous"]).exits(6);
     assert!(!report(&bench).contains("user2"));
+    bench.write("users.csv", users(60));
+    sync(&["--limit", "5"]).exits(0);
+    assert_eq!(element(&report(&bench), "id=\"guards\"").matches("✓ passed").count(), 8);
+    sync(&[]).exits(0);
+    let html = report(&bench);
+    let plan = element(&html, "id=\"plan\"");
+    assert!(plan.contains("<dt>create</dt><dd>20</dd>") && plan.contains("goes on with a plan that was made earlier"), "{plan}");
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl<'a> Session<'a> {
         let mut prepared = sync::prepare(self.setup()).map_err(|error| report::error_word(self.job, &error))?;
         let (client, planned_blank) = match &mut prepared {
             Prepared::Resume(unfinished) => {
-                self.job.page.update(|page, _| page.has_plan(unfinished.plan()));
+                self.job.page.update(|page, _| page.resumes_plan(unfinished.plan()));
                 (self.client()?, 0)
             }
             Prepared::Plan(plan) => {
