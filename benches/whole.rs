@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
 
+use chatlift::domain::command::Command as Api;
 use chatlift::domain::figures::count;
-use chatlift::sandbox::{self, ApiAudit, CustomFields, Keep, Sandbox, SandboxSettings};
+use chatlift::sandbox::{ApiAudit, CustomFields, Keep, Sandbox, SandboxSettings};
 
 /// Rows at the default rate: 15 s, long enough that the start does not matter.
 const PACED_ROWS: u64 = 3_000;
@@ -87,7 +88,7 @@ fn batch_pace() {
     let folder = BenchFolder::new(BATCH_PACED_ROWS);
     let sandbox = folder.sandbox(|settings| settings.keep = Keep::Accounts);
     let cost = folder.import(&sandbox, &["--batch=strict"]);
-    let seen = sandbox.audit().of(sandbox::SandboxCommand::MultiaccountImport);
+    let seen = sandbox.audit().of(Api::MultiaccountImport);
     table.row([
         format!("{} rows", count(BATCH_PACED_ROWS)),
         format!("{:.2}", seen.mean_calls_per_s),
@@ -165,7 +166,7 @@ fn resume(rows: u64) {
 }
 
 fn imports(sandbox: &Sandbox) -> ApiAudit {
-    sandbox.audit().of(sandbox::SandboxCommand::AccountImport)
+    sandbox.audit().of(Api::AccountImport)
 }
 
 /// A folder with an input and a key.

@@ -53,36 +53,38 @@ impl Command {
         match self {
             Command::AccountImport => CommandSpec {
                 accounts_per_call: 1,
-                answer_size: AnswerSize::Short,
+                answer: AnswerForm::Nothing,
                 ..CommandSpec::changing(self, "account_import", "im_open_login_svc/account_import", 200)
             },
             Command::MultiaccountImport => CommandSpec {
-                answer_size: AnswerSize::Short,
+                answer: AnswerForm::FailAccounts,
                 breaker: Command::AccountImport,
                 ..CommandSpec::changing(self, "multiaccount_import", "im_open_login_svc/multiaccount_import", 100)
             },
-            Command::PortraitGet => CommandSpec::reading(self, "portrait_get", "profile/portrait_get", 200),
+            Command::PortraitGet => CommandSpec::reading(self, AnswerForm::Profiles, "portrait_get", "profile/portrait_get", 200),
             Command::PortraitSet => CommandSpec {
                 accounts_per_call: 1,
-                answer_size: AnswerSize::Short,
+                answer: AnswerForm::Nothing,
                 no_account_code: Some(NO_PROFILE),
                 ..CommandSpec::changing(self, "portrait_set", "profile/portrait_set", 200)
             },
-            Command::AccountCheck => CommandSpec::reading(self, "account_check", "im_open_login_svc/account_check", 100),
+            Command::AccountCheck => {
+                CommandSpec::reading(self, AnswerForm::Statuses, "account_check", "im_open_login_svc/account_check", 100)
+            }
             Command::AccountDelete => CommandSpec {
                 no_account_code: Some(NO_ACCOUNT),
                 ..CommandSpec::changing(self, "account_delete", "im_open_login_svc/account_delete", 100)
             },
             Command::Kick => CommandSpec {
                 accounts_per_call: 1,
-                answer_size: AnswerSize::Short,
+                answer: AnswerForm::Nothing,
                 no_account_code: Some(NO_ACCOUNT),
                 ..CommandSpec::changing(self, "kick", "im_open_login_svc/kick", 200)
             },
             Command::QueryOnlineStatus => CommandSpec {
                 accounts_per_call: 500,
                 no_account_code: Some(NO_ACCOUNT),
-                ..CommandSpec::reading(self, "query_online_status", "openim/query_online_status", 200)
+                ..CommandSpec::reading(self, AnswerForm::Presences, "query_online_status", "openim/query_online_status", 200)
             },
         }
     }
@@ -98,12 +100,39 @@ pub struct CommandSpec {
     pub calls_per_s: NonZeroU32,
     /// The documented maximum of accounts per request.
     pub accounts_per_call: usize,
-    pub answer_size: AnswerSize,
+    pub answer: AnswerForm,
     /// The command whose breaker counts this command's failures. The two imports share one; every other API has its own.
     pub breaker: Command,
     pub repetition: Repetition,
     /// A refusal with this code is an answer: the account does not exist.
     pub no_account_code: Option<i64>,
+}
+
+/// What an answer says of a request that was carried out, beside its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerForm {
+    /// Nothing else.
+    Nothing,
+    /// The users that were refused.
+    FailAccounts,
+    Profiles,
+    /// Whether each user has an account.
+    Statuses,
+    /// Whether it was done for each user, whom an item names with this key.
+    Results {
+        user_key: &'static str,
+    },
+    Presences,
+}
+
+impl AnswerForm {
+    #[must_use]
+    pub const fn size(self) -> AnswerSize {
+        match self {
+            AnswerForm::Nothing | AnswerForm::FailAccounts => AnswerSize::Short,
+            AnswerForm::Profiles | AnswerForm::Statuses | AnswerForm::Results { .. } | AnswerForm::Presences => AnswerSize::Long,
+        }
+    }
 }
 
 /// How long an answer may be.
@@ -126,22 +155,25 @@ pub enum Repetition {
 
 impl CommandSpec {
     /// A command that reads up to a hundred accounts.
-    const fn reading(command: Command, name: &'static str, path: &'static str, calls_per_s: u32) -> Self {
+    const fn reading(command: Command, answer: AnswerForm, name: &'static str, path: &'static str, calls_per_s: u32) -> Self {
         Self {
             name,
             path,
             calls_per_s: NonZeroU32::new(calls_per_s).expect("a limit is not zero"),
             accounts_per_call: 100,
-            answer_size: AnswerSize::Long,
+            answer,
             breaker: command,
             repetition: Repetition::Harmless,
             no_account_code: None,
         }
     }
 
-    /// A command that changes up to a hundred accounts.
+    /// A command that changes up to a hundred accounts, and says for each whether it was done.
     const fn changing(command: Command, name: &'static str, path: &'static str, calls_per_s: u32) -> Self {
-        Self { repetition: Repetition::Changing, ..Self::reading(command, name, path, calls_per_s) }
+        Self {
+            repetition: Repetition::Changing,
+            ..Self::reading(command, AnswerForm::Results { user_key: "UserID" }, name, path, calls_per_s)
+        }
     }
 }
 

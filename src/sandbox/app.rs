@@ -41,11 +41,26 @@ pub(super) struct App {
 pub(super) struct ExecutedRequest {
     pub(super) reply: Reply,
     pub(super) codes: Codes,
+    pub(super) effect: Effect,
+}
+
+/// What an executed request means outside of the accounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Effect {
+    None,
+    /// So many users were to be imported.
+    Imported(usize),
+    /// The user's signatures are void.
+    Kicked(String),
 }
 
 impl ExecutedRequest {
-    fn whole() -> Self {
-        Self { reply: Reply::ok(), codes: Codes::All(0) }
+    fn new(reply: Reply, codes: Codes) -> Self {
+        Self { reply, codes, effect: Effect::None }
+    }
+
+    fn whole(effect: Effect) -> Self {
+        Self { effect, ..Self::new(Reply::ok(), Codes::All(0)) }
     }
 }
 
@@ -86,7 +101,7 @@ impl App {
     /// [`RequestRefusal`] if the request as a whole is refused.
     pub(super) fn execute(&mut self, request: &ParsedRequest<'_>, affected: AffectedUsers<'_>) -> Result<ExecutedRequest, RequestRefusal> {
         match request {
-            ParsedRequest::Import(account) => self.import_one(account).map(|()| ExecutedRequest::whole()),
+            ParsedRequest::Import(account) => self.import_one(account).map(|()| ExecutedRequest::whole(Effect::Imported(1))),
             ParsedRequest::ImportMany(accounts) => Ok(self.import_many(accounts, affected)),
             ParsedRequest::Check(users) => Ok(self.check(users, affected)),
             ParsedRequest::Delete(users) => self.delete(users, affected),
@@ -126,7 +141,7 @@ impl App {
             codes.push(code);
         }
         let reply = if failed.is_empty() { Reply::ok() } else { Reply::with(fields("FailAccounts", json!(failed))) };
-        ExecutedRequest { reply, codes: Codes::Each(codes) }
+        ExecutedRequest { effect: Effect::Imported(accounts.len()), ..ExecutedRequest::new(reply, Codes::Each(codes)) }
     }
 
     fn check(&self, users: &[String], affected: AffectedUsers<'_>) -> ExecutedRequest {
@@ -167,7 +182,7 @@ impl App {
             return Err(unknown());
         }
         self.online.remove(user);
-        Ok(ExecutedRequest::whole())
+        Ok(ExecutedRequest::whole(Effect::Kicked(user.to_owned())))
     }
 
     fn portraits(&self, users: &[String], tags: &[String], affected: AffectedUsers<'_>) -> ExecutedRequest {
@@ -193,7 +208,7 @@ impl App {
         if !failed.is_empty() {
             answer.insert("Fail_Account".to_owned(), json!(failed));
         }
-        ExecutedRequest { reply: Reply::with(answer), codes: Codes::Each(codes) }
+        ExecutedRequest::new(Reply::with(answer), Codes::Each(codes))
     }
 
     fn unknown_profile(&self) -> Option<Value> {
@@ -207,7 +222,7 @@ impl App {
 
     fn set_portrait(&mut self, user: &str, items: &[wire::ProfileItem<Value>]) -> Result<ExecutedRequest, RequestRefusal> {
         self.accounts.set_profile(user, &NewProfile::read(items, &self.custom_fields)?)?;
-        Ok(ExecutedRequest { reply: Reply::ok_with_display(), codes: Codes::All(0) })
+        Ok(ExecutedRequest::new(Reply::ok_with_display(), Codes::All(0)))
     }
 
     fn online_status(&self, users: &[String], detail: StatusDetail, affected: AffectedUsers<'_>) -> ExecutedRequest {
@@ -225,7 +240,7 @@ impl App {
         if !errors.is_empty() {
             fields.insert("ErrorList".to_owned(), errors.into());
         }
-        ExecutedRequest { reply: Reply::with(fields), codes: Codes::Each(codes) }
+        ExecutedRequest::new(Reply::with(fields), Codes::Each(codes))
     }
 }
 
@@ -256,7 +271,7 @@ fn result(user: &str, outcome: Result<(), &RequestRefusal>) -> Value {
 /// An answer with one list item per user.
 fn answer_per_user(name: &str, users: &[String], item: impl FnMut(&String) -> (i64, Value)) -> ExecutedRequest {
     let (codes, items): (Vec<i64>, Vec<Value>) = users.iter().map(item).unzip();
-    ExecutedRequest { reply: Reply::with(fields(name, items.into())), codes: Codes::Each(codes) }
+    ExecutedRequest::new(Reply::with(fields(name, items.into())), Codes::Each(codes))
 }
 
 fn fields(name: &str, value: Value) -> Map<String, Value> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::command::SandboxCommand;
 use super::sliding_second::SlidingSecond;
+use crate::io::api::wire::Command;
 
 /// Violations that the audit describes; later ones are only counted. Chosen.
 const DESCRIBED_MAX: usize = 20;
@@ -52,7 +52,7 @@ pub struct Audit {
 impl Audit {
     /// The counts of one command; all zero if it was not called.
     #[must_use]
-    pub fn of(&self, command: SandboxCommand) -> ApiAudit {
+    pub fn of(&self, command: Command) -> ApiAudit {
         self.apis.get(command.name()).cloned().unwrap_or_default()
     }
 }
@@ -83,7 +83,7 @@ pub struct ApiAudit {
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     calls: u64,
-    apis: [ApiRecord; SandboxCommand::ALL.len()],
+    apis: [ApiRecord; Command::ALL.len()],
     arrivals_kept: usize,
     codes: BTreeMap<i64, u64>,
     imports: u64,
@@ -123,7 +123,7 @@ impl Recorder {
     }
 
     /// Counts a request when its head has arrived.
-    pub(super) fn arrived(&mut self, now: Duration, command: Option<SandboxCommand>) {
+    pub(super) fn arrived(&mut self, now: Duration, command: Option<Command>) {
         self.calls += 1;
         self.in_flight += 1;
         self.max_in_flight = self.max_in_flight.max(self.in_flight);
@@ -166,11 +166,11 @@ impl Recorder {
         self.randoms.add(random);
     }
 
-    pub(super) fn over_limit(&mut self, command: SandboxCommand) {
+    pub(super) fn over_limit(&mut self, command: Command) {
         self.apis[command as usize].over_limit += 1;
     }
 
-    pub(super) fn carried(&mut self, command: SandboxCommand, ids: usize) {
+    pub(super) fn carried(&mut self, command: Command, ids: usize) {
         self.apis[command as usize].ids += ids as u64;
     }
 
@@ -192,7 +192,7 @@ impl Recorder {
     }
 
     pub(super) fn audit(&self, accounts: usize, faults: Vec<u64>) -> Audit {
-        let called = SandboxCommand::ALL.into_iter().filter(|&command| self.apis[command as usize].calls > 0);
+        let called = Command::ALL.into_iter().filter(|&command| self.apis[command as usize].calls > 0);
         Audit {
             calls: self.calls,
             apis: called.map(|command| (command.name(), self.apis[command as usize].audit())).collect(),
@@ -249,29 +249,29 @@ mod tests {
     fn pace_is_told_for_each_command() {
         let mut recorder = Recorder::new(2);
         for ms in [0, 400, 800, 1_000, 1_200, 3_000] {
-            recorder.arrived(Duration::from_millis(ms), Some(SandboxCommand::AccountImport));
+            recorder.arrived(Duration::from_millis(ms), Some(Command::AccountImport));
         }
-        recorder.arrived(Duration::from_secs(4), Some(SandboxCommand::Kick));
+        recorder.arrived(Duration::from_secs(4), Some(Command::Kick));
         recorder.arrived(Duration::from_secs(4), None);
         let audit = recorder.audit(0, Vec::new());
-        let imports = audit.of(SandboxCommand::AccountImport);
+        let imports = audit.of(Command::AccountImport);
         assert_eq!((audit.calls, imports.calls, imports.max_calls_in_1s), (8, 6, 4));
         assert!((imports.mean_calls_per_s - 5.0 / 3.0).abs() < 1e-9);
         assert_eq!(imports.arrivals, [Duration::ZERO, Duration::from_millis(400)]);
-        assert_eq!(audit.of(SandboxCommand::Kick).calls, 1);
-        assert_eq!(audit.of(SandboxCommand::PortraitGet), ApiAudit::default());
+        assert_eq!(audit.of(Command::Kick).calls, 1);
+        assert_eq!(audit.of(Command::PortraitGet), ApiAudit::default());
     }
 
     #[test]
     fn requests_of_one_user_that_are_in_flight_together_are_counted() {
         let mut recorder = Recorder::new(0);
         for users in [[1], [2], [1]] {
-            recorder.arrived(Duration::ZERO, Some(SandboxCommand::AccountImport));
+            recorder.arrived(Duration::ZERO, Some(Command::AccountImport));
             recorder.importing(&users);
         }
         recorder.finished(&[1]);
         recorder.finished(&[1]);
-        recorder.arrived(Duration::ZERO, Some(SandboxCommand::AccountImport));
+        recorder.arrived(Duration::ZERO, Some(Command::AccountImport));
         recorder.importing(&[1]);
         let audit = recorder.audit(0, Vec::new());
         assert_eq!((audit.overlaps, audit.in_flight, audit.max_in_flight), (1, 2, 3));

@@ -1,6 +1,6 @@
 //! The call log: one line for each user and command, with the result.
 
-use super::command::SandboxCommand;
+use crate::io::api::wire::Command;
 
 /// The header line of a call log.
 pub(super) const HEADER: &str = "command,UserID,code\n";
@@ -8,7 +8,7 @@ pub(super) const HEADER: &str = "command,UserID,code\n";
 /// One user of a well-formed, signed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallLogEntry {
-    pub command: SandboxCommand,
+    pub command: Command,
     pub user_id: String,
     /// The service's code for this user, 0 for success. `None` if a fault kept the request from having an effect and a code.
     pub code: Option<i64>,
@@ -66,7 +66,7 @@ impl CallLogEntries {
         &self.kept
     }
 
-    pub(super) fn add<'a>(&mut self, command: SandboxCommand, users: impl Iterator<Item = &'a str>, codes: &Codes) {
+    pub(super) fn add<'a>(&mut self, command: Command, users: impl Iterator<Item = &'a str>, codes: &Codes) {
         if self.lines.is_none() && self.kept.len() >= self.kept_max {
             return;
         }
@@ -83,7 +83,7 @@ impl CallLogEntries {
 }
 
 /// One record of CSV with the UserID as it is.
-fn line(command: SandboxCommand, id: &str, code: Option<i64>) -> String {
+fn line(command: Command, id: &str, code: Option<i64>) -> String {
     let name = command.name();
     let code = code.map(|code| code.to_string()).unwrap_or_default();
     if id.contains([',', '"', '\n', '\r']) {
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn an_entry_has_the_id_as_it_is_and_csv_reads_it_back() {
         let check = |id: &str, code: Option<i64>, expected: [&str; 3]| {
-            let line = line(SandboxCommand::Kick, id, code);
+            let line = line(Command::Kick, id, code);
             let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
             assert_eq!(reader.records().next().unwrap().unwrap(), expected.to_vec());
         };
@@ -107,17 +107,17 @@ mod tests {
         check("a,\"b", Some(-1), ["kick", "a,\"b", "-1"]);
         check("a\nb", None, ["kick", "a\nb", ""]);
         check("李雷 é\\n", Some(0), ["kick", "李雷 é\\n", "0"]);
-        assert_eq!(line(SandboxCommand::Kick, "李 雷", Some(0)), "kick,李 雷,0\n");
+        assert_eq!(line(Command::Kick, "李 雷", Some(0)), "kick,李 雷,0\n");
         check("", None, ["kick", "", ""]);
     }
 
     #[test]
     fn the_first_entries_are_kept_and_lines_are_taken_once() {
         let mut call_log = CallLogEntries::new(3);
-        call_log.add(SandboxCommand::AccountCheck, ["a", "b"].into_iter(), &Codes::Each(vec![0, 70107]));
+        call_log.add(Command::AccountCheck, ["a", "b"].into_iter(), &Codes::Each(vec![0, 70107]));
         assert_eq!(call_log.take_lines(), b"", "lines were not asked for");
         call_log.note_lines();
-        call_log.add(SandboxCommand::AccountDelete, ["c", "d"].into_iter(), &Codes::All(0));
+        call_log.add(Command::AccountDelete, ["c", "d"].into_iter(), &Codes::All(0));
         let kept: Vec<_> = call_log.kept().iter().map(|entry| (entry.user_id.as_str(), entry.code)).collect();
         assert_eq!(kept, [("a", Some(0)), ("b", Some(70107)), ("c", Some(0))]);
         assert_eq!(call_log.take_lines(), b"account_delete,c,0\naccount_delete,d,0\n");

@@ -1,88 +1,49 @@
-//! The commands that the sandbox knows, with the limit of each.
+//! The commands as the service has them: the limit of each, and what its requests and answers have in common.
+//!
+//! Names, paths and documented limits are those of the wire format.
 
 use super::settings::SandboxSettings;
-use crate::io::api::wire;
+use crate::io::api::wire::Command;
 
-/// A command of the REST API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SandboxCommand {
-    AccountImport,
-    MultiaccountImport,
-    AccountCheck,
-    AccountDelete,
-    Kick,
-    PortraitGet,
-    PortraitSet,
-    QueryOnlineStatus,
+/// The service of accounts in a command's path.
+const ACCOUNTS: &str = "im_open_login_svc/";
+/// The service of profiles in a command's path.
+const PROFILES: &str = "profile/";
+/// A parameter is invalid: the account service's code. Source: Tencent's error code page.
+pub(super) const INVALID_PARAMETER: i64 = 70402;
+/// A parameter is invalid: the code of all other services. Source: Tencent's error code page.
+pub(super) const INVALID_REQUEST: i64 = 40001;
+
+/// The command whose path is exactly this SERVICE/COMMAND.
+pub(super) fn by_path(path: &str) -> Option<Command> {
+    Command::ALL.into_iter().find(|command| command.spec().path == path)
 }
 
-impl SandboxCommand {
-    /// All commands; the position of each is its discriminant.
-    pub const ALL: [SandboxCommand; 8] = [
-        SandboxCommand::AccountImport,
-        SandboxCommand::MultiaccountImport,
-        SandboxCommand::AccountCheck,
-        SandboxCommand::AccountDelete,
-        SandboxCommand::Kick,
-        SandboxCommand::PortraitGet,
-        SandboxCommand::PortraitSet,
-        SandboxCommand::QueryOnlineStatus,
-    ];
+/// The command of this name, without its service.
+pub(super) fn by_name(name: &str) -> Option<Command> {
+    Command::ALL.into_iter().find(|command| command.name() == name)
+}
 
-    /// The command whose path is exactly this SERVICE/COMMAND.
-    #[must_use]
-    pub fn by_path(path: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|command| command.path() == path)
-    }
+/// The limit of a command in requests per second. If there is none for [`Command::AccountImport`], no command has a limit.
+pub(super) fn calls_per_s(command: Command, settings: &SandboxSettings) -> Option<u32> {
+    let imports = settings.limit_per_s?;
+    let documented = command.spec().calls_per_s;
+    let limits = [(Command::AccountImport, Some(imports)), (Command::PortraitSet, settings.portrait_set_per_s)];
+    let chosen = limits.into_iter().find(|(of, _)| *of == command);
+    chosen.map_or(Some(documented), |(_, limit)| limit).map(std::num::NonZeroU32::get)
+}
 
-    /// The command of this name, without its service.
-    #[must_use]
-    pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|command| command.name() == name)
-    }
+/// The code for an invalid body.
+pub(super) fn invalid(command: Command) -> i64 {
+    if command.spec().path.starts_with(ACCOUNTS) { INVALID_PARAMETER } else { INVALID_REQUEST }
+}
 
-    /// The path, SERVICE/COMMAND.
-    #[must_use]
-    pub const fn path(self) -> &'static str {
-        match self {
-            SandboxCommand::AccountImport => wire::ACCOUNT_IMPORT,
-            SandboxCommand::MultiaccountImport => wire::MULTIACCOUNT_IMPORT,
-            SandboxCommand::AccountCheck => wire::ACCOUNT_CHECK,
-            SandboxCommand::AccountDelete => wire::ACCOUNT_DELETE,
-            SandboxCommand::Kick => wire::KICK,
-            SandboxCommand::PortraitGet => wire::PORTRAIT_GET,
-            SandboxCommand::PortraitSet => wire::PORTRAIT_SET,
-            SandboxCommand::QueryOnlineStatus => wire::QUERY_ONLINE_STATUS,
-        }
-    }
+/// Whether its answers carry `ErrorDisplay`. Source: Tencent's documentation of the profile service.
+pub(super) fn is_of_profiles(command: Command) -> bool {
+    command.spec().path.starts_with(PROFILES)
+}
 
-    /// The path without its service.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        let path = self.path();
-        path.split_once('/').map_or(path, |(_, name)| name)
-    }
-
-    /// The limit of this command in requests per second. If there is none for [`SandboxCommand::AccountImport`], no command has a limit.
-    pub(super) fn calls_per_s(self, settings: &SandboxSettings) -> Option<u32> {
-        let imports = settings.limit_per_s?.get();
-        Some(match self {
-            SandboxCommand::AccountImport => imports,
-            SandboxCommand::PortraitSet => settings.portrait_set_per_s?.get(),
-            SandboxCommand::MultiaccountImport | SandboxCommand::AccountCheck | SandboxCommand::AccountDelete => {
-                wire::BATCH_CALLS_PER_S.get()
-            }
-            SandboxCommand::Kick | SandboxCommand::PortraitGet | SandboxCommand::QueryOnlineStatus => wire::PROFILE_CALLS_PER_S.get(),
-        })
-    }
-
-    /// Whether its answers carry `ErrorDisplay`. Source: Tencent's documentation of the profile service.
-    pub(super) const fn is_of_profiles(self) -> bool {
-        matches!(self, SandboxCommand::PortraitGet | SandboxCommand::PortraitSet)
-    }
-
-    /// Whether it sets what the same user's next request may set otherwise, so that their order matters.
-    pub(super) const fn sets_users(self) -> bool {
-        matches!(self, SandboxCommand::AccountImport | SandboxCommand::MultiaccountImport | SandboxCommand::PortraitSet)
-    }
+/// Whether it sets what the same user's next request may set otherwise, so that their order matters.
+pub(super) const fn sets_users(command: Command) -> bool {
+    matches!(command, Command::AccountImport | Command::MultiaccountImport | Command::PortraitSet)
 }

@@ -4,8 +4,9 @@
 
 use std::borrow::Cow;
 
-use super::command::SandboxCommand;
+use super::command;
 use super::reply::RequestRefusal;
+use crate::io::api::wire::Command;
 
 /// The request's URL is malformed. Source: Tencent's error code page.
 const BAD_URL: i64 = 60002;
@@ -15,7 +16,7 @@ const NO_SUCH_RESOURCE: i64 = 60009;
 /// The query parameters of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RequestQuery<'a> {
-    pub(super) command: SandboxCommand,
+    pub(super) command: Command,
     pub(super) sdkappid: u64,
     pub(super) identifier: Cow<'a, str>,
     pub(super) usersig: Cow<'a, str>,
@@ -23,9 +24,9 @@ pub(super) struct RequestQuery<'a> {
 }
 
 /// The command that a target's path names.
-pub(super) fn command(target: &str) -> Option<SandboxCommand> {
+pub(super) fn command(target: &str) -> Option<Command> {
     let path = target.split_once('?').map_or(target, |(path, _)| path);
-    SandboxCommand::by_path(path.strip_prefix("/v4/")?)
+    command::by_path(path.strip_prefix("/v4/")?)
 }
 
 /// Reads method, path and query.
@@ -34,7 +35,7 @@ pub(super) fn command(target: &str) -> Option<SandboxCommand> {
 /// [`RequestRefusal`] for anything that differs from the documentation.
 pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<RequestQuery<'a>, RequestRefusal> {
     let command = command(target).ok_or_else(|| {
-        let known = SandboxCommand::ALL.map(SandboxCommand::path).join(", ");
+        let known = Command::ALL.map(|command| command.spec().path).join(", ");
         RequestRefusal::form(NO_SUCH_RESOURCE, format!("the sandbox does not know this command; it knows {known}"))
     })?;
     if method != "POST" {

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::command::SandboxCommand;
+use super::command;
+use crate::io::api::wire::Command;
 
 /// A fault. If several apply to a request, the first one in the settings is injected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
     pub what: What,
     /// The command that it affects; `None` = all commands.
-    pub api: Option<SandboxCommand>,
+    pub api: Option<Command>,
     pub ids: Ids,
     /// This many matching requests pass before the first one fails.
     pub after: u64,
@@ -167,8 +168,8 @@ fn wrong(key: &str, value: &str, expected: &'static str) -> FaultError {
     FaultError::Value { key: key.to_owned(), value: value.to_owned(), expected }
 }
 
-fn command(value: &str) -> Result<SandboxCommand, FaultError> {
-    SandboxCommand::by_name(value).ok_or_else(|| wrong("api", value, "the name of a command, e.g. account_import"))
+fn command(value: &str) -> Result<Command, FaultError> {
+    command::by_name(value).ok_or_else(|| wrong("api", value, "the name of a command, e.g. account_import"))
 }
 
 fn number<T: FromStr>(key: &str, value: &str) -> Result<T, FaultError> {
@@ -216,8 +217,8 @@ mod tests {
         check("id=a=b,stall", Fault { ids: Ids::Exact("a=b".to_owned()), ..always(What::Stall) });
         check("slow=1s,every=3,count=5", Fault { every: 3, count: Some(5), ..always(What::Slow(Duration::from_secs(1))) });
         check("drip=200ms", always(What::Drip(Duration::from_millis(200))));
-        check("html,api=account_check", Fault { api: Some(SandboxCommand::AccountCheck), ..always(What::Html) });
-        check("whole=40001,api=multiaccount_import", Fault { api: Some(SandboxCommand::MultiaccountImport), ..always(What::Whole(40001)) });
+        check("html,api=account_check", Fault { api: Some(Command::AccountCheck), ..always(What::Html) });
+        check("whole=40001,api=multiaccount_import", Fault { api: Some(Command::MultiaccountImport), ..always(What::Whole(40001)) });
         check("empty", always(What::Empty));
         check("bigbody", always(What::BigBody));
         check("redirect=http://127.0.0.1:1/x?y=1", always(What::Redirect("http://127.0.0.1:1/x?y=1".to_owned())));

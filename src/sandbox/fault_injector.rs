@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::command::SandboxCommand;
 use super::fault::{Fault, Ids, What};
+use crate::io::api::wire::Command;
 
 /// A user in a request.
 #[derive(Debug, Clone, Copy)]
@@ -68,12 +68,7 @@ impl FaultInjector {
     }
 
     /// The first fault that applies to this request, if any.
-    pub(super) fn inject(
-        &mut self,
-        since_start: Duration,
-        command: Option<SandboxCommand>,
-        users: &[TargetedUser<'_>],
-    ) -> Option<Injection> {
+    pub(super) fn inject(&mut self, since_start: Duration, command: Option<Command>, users: &[TargetedUser<'_>]) -> Option<Injection> {
         self.faults.iter_mut().find_map(|fault| fault.inject(since_start, command, users))
     }
 
@@ -84,7 +79,7 @@ impl FaultInjector {
 }
 
 impl FaultCount {
-    fn inject(&mut self, since_start: Duration, command: Option<SandboxCommand>, users: &[TargetedUser<'_>]) -> Option<Injection> {
+    fn inject(&mut self, since_start: Duration, command: Option<Command>, users: &[TargetedUser<'_>]) -> Option<Injection> {
         let fault = &self.fault;
         let over = fault.count.is_some_and(|count| self.injections >= count);
         let elsewhere = fault.api.is_some() && fault.api != command;
@@ -149,8 +144,7 @@ mod tests {
     /// The indexes of the requests, with one user each, that get the fault.
     fn requests_with_fault(fault: &str, ids: &[&str]) -> Vec<usize> {
         let mut injector = injector(&[fault]);
-        let is_injected =
-            |id: &str| injector.inject(Duration::ZERO, Some(SandboxCommand::AccountImport), &[TargetedUser::new(id)]).is_some();
+        let is_injected = |id: &str| injector.inject(Duration::ZERO, Some(Command::AccountImport), &[TargetedUser::new(id)]).is_some();
         ids.iter().copied().map(is_injected).enumerate().filter_map(|(call, affected)| affected.then_some(call)).collect()
     }
 
@@ -194,7 +188,7 @@ mod tests {
     #[test]
     fn in_a_batch_only_the_chosen_users_are_affected() {
         let batch = [TargetedUser::new("a"), TargetedUser::new("b")];
-        let injection = injector(&["code=1,id=b"]).inject(Duration::ZERO, Some(SandboxCommand::MultiaccountImport), &batch).unwrap();
+        let injection = injector(&["code=1,id=b"]).inject(Duration::ZERO, Some(Command::MultiaccountImport), &batch).unwrap();
         assert_eq!(injection.users, [batch[1].hash]);
     }
 }

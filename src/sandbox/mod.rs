@@ -36,7 +36,6 @@ use tokio::sync::oneshot;
 pub use accounts::StoredAccount;
 pub use audit::{ApiAudit, Audit};
 pub use call_log_entry::CallLogEntry;
-pub use command::SandboxCommand;
 pub use fault::{Fault, FaultError, Ids, What};
 pub use files::{Files, FilesError};
 pub use limiter::Counting;

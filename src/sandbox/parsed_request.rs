@@ -6,17 +6,13 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::command::SandboxCommand;
+use super::command::{self, INVALID_PARAMETER, INVALID_REQUEST};
 use super::reply::RequestRefusal;
 use super::user_ids::UserIdRules;
-use crate::io::api::wire::{self, ImportBody};
+use crate::io::api::wire::{self, Command, ImportBody};
 
 /// The body is not JSON. Source: Tencent's error code page.
 const NOT_JSON: i64 = 60003;
-/// A parameter is invalid: the account service's code. Source: Tencent's error code page.
-const INVALID_PARAMETER: i64 = 70402;
-/// A parameter is invalid: the code of all other services. Source: Tencent's error code page.
-const INVALID_REQUEST: i64 = 40001;
 /// A profile field is too long. Source: Tencent's error code page.
 const FIELD_TOO_LONG: i64 = 40601;
 
@@ -58,34 +54,37 @@ impl<'a> ParsedRequest<'a> {
     ///
     /// # Errors
     /// [`RequestRefusal`] for anything that differs from the documented form.
-    pub(super) fn read(command: SandboxCommand, body: &'a [u8]) -> Result<Self, RequestRefusal> {
+    pub(super) fn read(command: Command, body: &'a [u8]) -> Result<Self, RequestRefusal> {
         let order = match command {
-            SandboxCommand::AccountImport => ParsedRequest::Import(json(command, body)?),
-            SandboxCommand::MultiaccountImport => ParsedRequest::ImportMany(accounts(json(command, body)?)?),
-            SandboxCommand::AccountCheck => ParsedRequest::Check(ids(json::<wire::CheckBody>(command, body)?.users)),
-            SandboxCommand::AccountDelete => ParsedRequest::Delete(ids(json::<wire::DeleteBody>(command, body)?.users)),
-            SandboxCommand::Kick => ParsedRequest::Kick(json::<wire::User>(command, body)?.user_id),
-            SandboxCommand::PortraitGet => {
+            Command::AccountImport => ParsedRequest::Import(json(command, body)?),
+            Command::MultiaccountImport => ParsedRequest::ImportMany(accounts(json(command, body)?)?),
+            Command::AccountCheck => ParsedRequest::Check(ids(json::<wire::CheckBody>(command, body)?.users)),
+            Command::AccountDelete => ParsedRequest::Delete(ids(json::<wire::DeleteBody>(command, body)?.users)),
+            Command::Kick => ParsedRequest::Kick(json::<wire::User>(command, body)?.user_id),
+            Command::PortraitGet => {
                 let body: wire::PortraitGetBody = json(command, body)?;
                 need(command, "TagList", &body.tags)?;
                 ParsedRequest::GetPortraits { users: body.users, tags: body.tags }
             }
-            SandboxCommand::PortraitSet => {
+            Command::PortraitSet => {
                 let body: wire::PortraitSetBody<'_, Value> = json(command, body)?;
                 need(command, "ProfileItem", &body.items)?;
                 ParsedRequest::SetPortrait { user: body.user.into_owned(), items: body.items }
             }
-            SandboxCommand::QueryOnlineStatus => {
+            Command::QueryOnlineStatus => {
                 let body: wire::OnlineStatusBody = json(command, body)?;
                 ParsedRequest::OnlineStatus { users: body.users, detail: StatusDetail::asked_by(body.is_need_detail)? }
             }
         };
-        let (users, most) = (order.users(), most_users(command));
+        let (users, most) = (order.users(), command.spec().accounts_per_call);
         if users.is_empty() || users.len() > most {
-            return Err(RequestRefusal::form(invalid(command), format!("{} users in a call; 1 to {most} are allowed", users.len())));
+            return Err(RequestRefusal::form(
+                command::invalid(command),
+                format!("{} users in a call; 1 to {most} are allowed", users.len()),
+            ));
         }
-        if command != SandboxCommand::MultiaccountImport && names_one_twice(&users) {
-            return Err(RequestRefusal::form(invalid(command), "a user is named twice in a call"));
+        if command != Command::MultiaccountImport && names_one_twice(&users) {
+            return Err(RequestRefusal::form(command::invalid(command), "a user is named twice in a call"));
         }
         Ok(order)
     }
@@ -151,17 +150,17 @@ pub(super) fn check_account(account: &ImportBody<'_>, ids: UserIdRules) -> Resul
     Ok(())
 }
 
-fn json<'a, T: Deserialize<'a>>(command: SandboxCommand, body: &'a [u8]) -> Result<T, RequestRefusal> {
+fn json<'a, T: Deserialize<'a>>(command: Command, body: &'a [u8]) -> Result<T, RequestRefusal> {
     serde_json::from_slice(body).map_err(|error| {
-        let code = if error.is_data() { invalid(command) } else { NOT_JSON };
+        let code = if error.is_data() { command::invalid(command) } else { NOT_JSON };
         RequestRefusal::form(code, format!("the body of {}: {error}", command.name()))
     })
 }
 
 /// Refuses an empty list.
-fn need<T>(command: SandboxCommand, name: &str, list: &[T]) -> Result<(), RequestRefusal> {
+fn need<T>(command: Command, name: &str, list: &[T]) -> Result<(), RequestRefusal> {
     if list.is_empty() {
-        return Err(RequestRefusal::form(invalid(command), format!("{name} is empty")));
+        return Err(RequestRefusal::form(command::invalid(command), format!("{name} is empty")));
     }
     Ok(())
 }
@@ -178,27 +177,4 @@ fn accounts(body: wire::MultiImportBody<'_>) -> Result<Vec<ImportBody<'_>>, Requ
 
 fn ids(users: Vec<wire::User>) -> Vec<String> {
     users.into_iter().map(|user| user.user_id).collect()
-}
-
-/// The documented maximum of users in one request.
-const fn most_users(command: SandboxCommand) -> usize {
-    match command {
-        SandboxCommand::AccountImport | SandboxCommand::Kick | SandboxCommand::PortraitSet => 1,
-        SandboxCommand::MultiaccountImport | SandboxCommand::AccountCheck | SandboxCommand::AccountDelete | SandboxCommand::PortraitGet => {
-            wire::ACCOUNTS_PER_CALL
-        }
-        SandboxCommand::QueryOnlineStatus => wire::ONLINE_STATUS_PER_CALL,
-    }
-}
-
-/// The code for an invalid body.
-const fn invalid(command: SandboxCommand) -> i64 {
-    match command {
-        SandboxCommand::AccountImport
-        | SandboxCommand::MultiaccountImport
-        | SandboxCommand::AccountCheck
-        | SandboxCommand::AccountDelete
-        | SandboxCommand::Kick => INVALID_PARAMETER,
-        SandboxCommand::PortraitGet | SandboxCommand::PortraitSet | SandboxCommand::QueryOnlineStatus => INVALID_REQUEST,
-    }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::accounts::{StoredAccount, StoredAccounts};
-use super::app::{AffectedUsers, App};
+use super::app::{AffectedUsers, App, Effect};
 use super::audit::{Audit, Recorder};
 use super::call_log_entry::{CallLogEntries, CallLogEntry, Codes};
-use super::command::SandboxCommand;
+use super::command;
 use super::envelope;
 use super::fault::What;
 use super::fault_injector::{Aim, FaultInjector, Injection, TargetedUser};
@@ -19,6 +19,7 @@ use super::parsed_request::ParsedRequest;
 use super::reply::{Act, Reaction, RefusalKind, Reply, RequestRefusal};
 use super::settings::SandboxSettings;
 use super::signature::Signatures;
+use crate::io::api::wire::Command;
 
 /// Too many requests. Source: Tencent's error code page.
 const OVER_LIMIT: i64 = 60007;
@@ -47,7 +48,7 @@ pub struct ServiceRequest<'a> {
 #[derive(Debug)]
 pub(super) struct Arrival {
     at: Moment,
-    command: Option<SandboxCommand>,
+    command: Option<Command>,
     admission: LimiterDecision,
 }
 
@@ -89,7 +90,7 @@ impl ServiceOutcome {
 #[derive(Debug)]
 pub struct Service {
     /// The limiter of each command; `None` for a command without a limit.
-    limiters: [Option<(Limiter, Others)>; SandboxCommand::ALL.len()],
+    limiters: [Option<(Limiter, Others)>; Command::ALL.len()],
     signatures: Signatures,
     app: App,
     injector: FaultInjector,
@@ -111,8 +112,8 @@ impl Service {
     pub(super) fn with_accounts(settings: SandboxSettings, stored: StoredAccounts) -> Self {
         Self {
             app: App::new(&settings, stored),
-            limiters: SandboxCommand::ALL.map(|command| {
-                let limit = command.calls_per_s(&settings)?;
+            limiters: Command::ALL.map(|command| {
+                let limit = command::calls_per_s(command, &settings)?;
                 Some((Limiter::new(settings.counting, limit), Others::new(settings.others_per_s)))
             }),
             signatures: Signatures::new(settings.key, settings.sdkappid, settings.identifier),
@@ -201,7 +202,7 @@ impl Service {
         let ids = parsed.as_ref().map(ParsedRequest::users).unwrap_or_default();
         let users: Vec<TargetedUser<'_>> = ids.into_iter().map(TargetedUser::new).collect();
         let in_flight: Vec<u64> = match arrival.command {
-            Some(command) if command.sets_users() => users.iter().map(|user| user.hash).collect(),
+            Some(command) if command::sets_users(command) => users.iter().map(|user| user.hash).collect(),
             Some(_) | None => Vec::new(),
         };
         self.recorder.importing(&in_flight);
@@ -289,16 +290,10 @@ impl Service {
         };
         match self.app.execute(parsed, affected) {
             Ok(executed) => {
-                match parsed {
-                    ParsedRequest::Import(_) | ParsedRequest::ImportMany(_) => {
-                        self.recorder.imported(executed.codes.done(parsed.users().len()));
-                    }
-                    ParsedRequest::Kick(user) => self.signatures.void(user, arrival.at.unix_s),
-                    ParsedRequest::Check(_)
-                    | ParsedRequest::Delete(_)
-                    | ParsedRequest::GetPortraits { .. }
-                    | ParsedRequest::SetPortrait { .. }
-                    | ParsedRequest::OnlineStatus { .. } => {}
+                match &executed.effect {
+                    Effect::Imported(users) => self.recorder.imported(executed.codes.done(*users)),
+                    Effect::Kicked(user) => self.signatures.void(user, arrival.at.unix_s),
+                    Effect::None => {}
                 }
                 self.recorder.answered(0);
                 ServiceOutcome::at_once(Act::Answer(executed.reply), executed.codes)
@@ -310,7 +305,7 @@ impl Service {
     fn refuse(&mut self, arrival: &Arrival, refusal: &RequestRefusal) -> ServiceOutcome {
         self.recorder.answered(refusal.code);
         let reply = match arrival.command {
-            Some(command) if command.is_of_profiles() => Reply::refused_with_display(refusal),
+            Some(command) if command::is_of_profiles(command) => Reply::refused_with_display(refusal),
             Some(_) | None => Reply::refused(refusal),
         };
         ServiceOutcome::at_once(Act::Answer(reply), Codes::All(refusal.code))

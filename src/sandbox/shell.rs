@@ -24,11 +24,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, Sleep};
 
-use super::command::SandboxCommand;
 use super::files::Files;
 use super::persistence::write_accounts;
 use super::reply::{Act, Reaction, Reply};
 use super::service::{self, Arrival, Moment, Service};
+use crate::io::api::wire::Command;
 
 /// Longest request body that is accepted, in bytes. Chosen: 500 accounts with the longest fields fit.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
@@ -205,7 +205,7 @@ fn own_page(path: &str, service: &SharedService) -> Option<Reply> {
 
 /// What can be asked of the sandbox.
 fn contents() -> String {
-    let commands: Vec<String> = SandboxCommand::ALL.iter().map(|command| format!("POST /v4/{}\n", command.path())).collect();
+    let commands: Vec<String> = Command::ALL.iter().map(|command| format!("POST /v4/{}\n", command.spec().path)).collect();
     format!("{}GET /audit\nGET /accounts\nGET /accounts.csv\n", commands.concat())
 }
 

@@ -164,7 +164,7 @@ fn check_hmac(claims: &SignatureClaims, key: &SecretString) -> HmacCheck {
 mod tests {
     use super::*;
     use crate::io::api::usersig::sign;
-    use crate::sandbox::SandboxCommand;
+    use crate::io::api::wire::Command;
     use std::time::{Duration, UNIX_EPOCH};
 
     /// The public sample key of Tencent's signing libraries.
@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn envelope<'a>(sdkappid: u64, identifier: &'a str, usersig: &'a str) -> RequestQuery<'a> {
-        RequestQuery { command: SandboxCommand::AccountImport, sdkappid, identifier: identifier.into(), usersig: usersig.into(), random: 1 }
+        RequestQuery { command: Command::AccountImport, sdkappid, identifier: identifier.into(), usersig: usersig.into(), random: 1 }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::domain::answer::Answer;
 use crate::domain::verdict::{CallOutcome, Departure};
 use crate::io::api::http::{HttpApi, HttpSettings};
 use crate::io::api::usersig::{Credential, LIFE, Signature, Signer, sign};
-use crate::io::api::wire::{self, Query};
+use crate::io::api::wire::{self, Command, Query};
 use crate::io::api::{self, Api, ConnectionWish};
 
 const NOW_S: u64 = 1_700_000_000;
@@ -258,7 +258,7 @@ fn requests_beyond_the_limit_are_refused_and_the_audit_has_the_pace() {
         .collect();
     assert_eq!(codes, [0, 0, 0, 60007, 60007, 0]);
     let audit = caller.service.audit();
-    let imports = audit.of(SandboxCommand::AccountImport);
+    let imports = audit.of(Command::AccountImport);
     assert_eq!((imports.calls, imports.over_limit, imports.max_calls_in_1s, imports.arrivals.len()), (6, 2, 5, 2));
     assert!((imports.mean_calls_per_s - 5.0).abs() < 1e-9);
     assert_eq!(audit.repeated_randoms, 5, "these tests always send random=7");
@@ -372,7 +372,7 @@ async fn the_client_imports_over_http() {
     assert_eq!(sandbox.account("a").unwrap().nick.as_deref(), Some("好"));
     let audit = sandbox.audit();
     assert_eq!((audit.violations, &audit.first_violations, audit.repeated_randoms), (0, &vec![], 0));
-    assert_eq!((audit.of(SandboxCommand::AccountImport).calls, audit.in_flight, audit.max_in_flight), (3, 0, 1));
+    assert_eq!((audit.of(Command::AccountImport).calls, audit.in_flight, audit.max_in_flight), (3, 0, 1));
 }
 
 #[tokio::test]
@@ -427,7 +427,7 @@ async fn the_server_serves_its_own_pages() {
     assert_eq!(get("/accounts").await, "{\"FaceUrl\":null,\"Nick\":\"好\",\"UserID\":\"u\",\"imports\":1}\n");
     assert_eq!(get("/accounts.csv").await, "UserID,Nick,FaceUrl\nu,好,\n");
     let contents = get("/").await;
-    assert!(SandboxCommand::ALL.iter().all(|command| contents.contains(&format!("POST /v4/{}\n", command.path()))), "{contents}");
+    assert!(Command::ALL.iter().all(|command| contents.contains(&format!("POST /v4/{}\n", command.spec().path))), "{contents}");
     assert!(contents.contains("GET /accounts.csv"), "{contents}");
     drop(sandbox);
 }

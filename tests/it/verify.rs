@@ -5,7 +5,8 @@ use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
 
-use chatlift::sandbox::{CustomFields, Sandbox, SandboxCommand as Api, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{CustomFields, Sandbox, SandboxSettings};
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -6,7 +6,7 @@
 
 use super::fields::{self, FieldValue, Fields};
 use crate::domain::answer::{AccountStatus, Answer, Item, ItemRefusal, Presence, Profile};
-use crate::domain::command::Command;
+use crate::domain::command::{AnswerForm, Command};
 use crate::domain::profile::ProfileField;
 use crate::domain::tag::Tag;
 use crate::domain::verdict::CallOutcome;
@@ -31,13 +31,13 @@ fn read_text(command: Command, text: &str) -> Option<CallOutcome> {
     if status != "OK" || code != 0 {
         return Some(CallOutcome::Refused { code, info: answer.words("ErrorInfo").unwrap_or_default() });
     }
-    Some(CallOutcome::Done(match command {
-        Command::AccountImport | Command::PortraitSet | Command::Kick => Answer::Nothing,
-        Command::MultiaccountImport => Answer::FailAccounts(fail_accounts(&answer)?),
-        Command::PortraitGet => Answer::Profiles(each(&answer, "UserProfileItem", profile)),
-        Command::AccountCheck => Answer::Statuses(each(&answer, "ResultItem", account_status)),
-        Command::AccountDelete => Answer::Results(each(&answer, "ResultItem", deleted)),
-        Command::QueryOnlineStatus => {
+    Some(CallOutcome::Done(match command.spec().answer {
+        AnswerForm::Nothing => Answer::Nothing,
+        AnswerForm::FailAccounts => Answer::FailAccounts(fail_accounts(&answer)?),
+        AnswerForm::Profiles => Answer::Profiles(each(&answer, "UserProfileItem", profile)),
+        AnswerForm::Statuses => Answer::Statuses(each(&answer, "ResultItem", account_status)),
+        AnswerForm::Results { user_key } => Answer::Results(each(&answer, "ResultItem", |item| result(item, user_key))),
+        AnswerForm::Presences => {
             let mut presences = each(&answer, "QueryResult", presence);
             presences.extend(each(&answer, "ErrorList", untold_presence));
             Answer::Presences(presences)
@@ -98,9 +98,9 @@ fn account_status(found: &Fields<'_>) -> Option<Item<AccountStatus>> {
     Some(Item { user_id: found.id("UserID").ok()?, said })
 }
 
-fn deleted(found: &Fields<'_>) -> Option<Item<()>> {
+fn result(found: &Fields<'_>, user_key: &str) -> Option<Item<()>> {
     let said = refusal(found.code("ResultCode"), "ResultCode", found).map_or(Ok(()), Err);
-    Some(Item { user_id: found.id("UserID").ok()?, said })
+    Some(Item { user_id: found.id(user_key).ok()?, said })
 }
 
 /// Older pages of the documentation have `State` instead of `Status`. If both are present, they must agree.

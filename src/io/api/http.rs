@@ -219,7 +219,7 @@ impl Api for HttpApi {
 }
 
 const fn answer_max_bytes(command: Command) -> usize {
-    match command.spec().answer_size {
+    match command.spec().answer.size() {
         AnswerSize::Short => SHORT_ANSWER_MAX_BYTES,
         AnswerSize::Long => LONG_ANSWER_MAX_BYTES,
     }

@@ -1,4 +1,4 @@
-//! The wire format: paths, query parameters and bodies, exactly as Tencent documents them.
+//! The wire format: commands with their paths, query parameters and bodies, exactly as Tencent documents them.
 //!
 //! The sandbox uses this module too, so that both sides have the same names. It signs nothing and sends nothing.
 
@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::command::Command;
+pub use crate::domain::command::Command;
 use crate::domain::profile::ProfileField;
 
 /// Imports one account.

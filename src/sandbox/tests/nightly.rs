@@ -4,6 +4,7 @@ use std::fs;
 use std::num::NonZeroU32;
 
 use super::*;
+use crate::io::api::wire::Command;
 
 fn users(list: &str, ids: &[&str]) -> String {
     json!({ list: ids.iter().map(|id| json!({ "UserID": id })).collect::<Vec<_>>() }).to_string()
@@ -45,7 +46,7 @@ fn every_command_has_a_limit_of_its_own() {
     }
     let audit = caller.service.audit();
     for (command, _, limit) in &commands {
-        let seen = audit.of(SandboxCommand::by_path(command).unwrap());
+        let seen = audit.of(super::super::command::by_path(command).unwrap());
         assert_eq!((seen.calls, seen.over_limit, seen.max_calls_in_1s), (*limit as u64 + 1, 1, limit + 1), "{command}");
     }
     caller.now.since_start = Duration::from_secs(1);
@@ -164,20 +165,20 @@ fn the_call_log_has_each_user_with_its_code() {
     caller.react(wire::KICK, r#"{"UserID":"a","More":1}"#);
     let call_log: Vec<_> = caller.service.call_log().iter().map(|entry| (entry.command, entry.user_id.as_str(), entry.code)).collect();
     let expected = [
-        (SandboxCommand::MultiaccountImport, "a", Some(0)),
-        (SandboxCommand::MultiaccountImport, "b c", Some(70402)),
-        (SandboxCommand::AccountDelete, "x", Some(70107)),
-        (SandboxCommand::AccountDelete, "a", Some(0)),
-        (SandboxCommand::Kick, "a", None),
-        (SandboxCommand::AccountCheck, "a", Some(0)),
-        (SandboxCommand::AccountImport, "d", Some(0)),
-        (SandboxCommand::AccountImport, "e", Some(0)),
-        (SandboxCommand::AccountImport, "f", Some(60007)),
+        (Command::MultiaccountImport, "a", Some(0)),
+        (Command::MultiaccountImport, "b c", Some(70402)),
+        (Command::AccountDelete, "x", Some(70107)),
+        (Command::AccountDelete, "a", Some(0)),
+        (Command::Kick, "a", None),
+        (Command::AccountCheck, "a", Some(0)),
+        (Command::AccountImport, "d", Some(0)),
+        (Command::AccountImport, "e", Some(0)),
+        (Command::AccountImport, "f", Some(60007)),
     ];
     assert_eq!(call_log, expected);
     let audit = caller.service.audit();
     let ids = |command| audit.of(command).ids;
-    assert_eq!((ids(SandboxCommand::MultiaccountImport), ids(SandboxCommand::AccountDelete), ids(SandboxCommand::Kick)), (2, 2, 1));
+    assert_eq!((ids(Command::MultiaccountImport), ids(Command::AccountDelete), ids(Command::Kick)), (2, 2, 1));
     assert_eq!(audit.imports, 3);
 }
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use chatlift::sandbox::{BatchProfiles, Keep, Sandbox, SandboxCommand as Api, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{BatchProfiles, Keep, Sandbox, SandboxSettings};
 use rustix::process::Signal;
 
 use crate::support::{Call, CliFixture, KEY, Run, eventually, side_by_side};

@@ -1,6 +1,7 @@
 //! `import --profile-only` as a run of its own: what it is not taken for, what its hints keep, what it needs, and what a state learns of it.
 
-use chatlift::sandbox::{CustomFields, Sandbox, SandboxCommand as Api, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{CustomFields, Sandbox, SandboxSettings};
 
 use crate::support::{Call, CliFixture, KEY, Run};
 

@@ -1,6 +1,7 @@
 //! Profile columns through the real binary and the sandbox: what is set, what is refused, and what stops a run.
 
-use chatlift::sandbox::{CustomFields, Sandbox, SandboxCommand as Api, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{CustomFields, Sandbox, SandboxSettings};
 use rustix::process::Signal;
 use serde_json::json;
 

@@ -9,7 +9,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use chatlift::sandbox::{Audit, CustomFields, Sandbox, SandboxCommand, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{Audit, CustomFields, Sandbox, SandboxSettings};
 use rustix::process::Signal;
 
 use crate::support::ports::is_connected_to;
@@ -292,7 +293,7 @@ impl File {
 
 /// Requests of both APIs that an import sends.
 fn calls_of(audit: &Audit) -> u64 {
-    [SandboxCommand::AccountImport, SandboxCommand::PortraitSet].map(|command| audit.of(command).calls).iter().sum()
+    [Api::AccountImport, Api::PortraitSet].map(|command| audit.of(command).calls).iter().sum()
 }
 
 /// Accounts, one in fifty of which has a later row with another Nick. In two of three files some of them have a tag, or all.

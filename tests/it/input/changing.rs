@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use chatlift::sandbox::{Sandbox, SandboxCommand as Api, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{Sandbox, SandboxSettings};
 
 use crate::support::packed::gzip;
 use crate::support::server::{Server, imported};

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use chatlift::sandbox::{CustomFields, Sandbox, SandboxCommand, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{CustomFields, Sandbox, SandboxSettings};
 use serde_json::json;
 
 use crate::support::server::{Server, imported};
@@ -404,5 +405,5 @@ fn the_example_of_the_page_is_imported_as_its_file_says_also_from_the_rejects() 
         assert_eq!(json!(sandbox.account(user).unwrap().tags), expected(&text, user), "{user}");
     }
     let audit = sandbox.audit();
-    assert_eq!((audit.of(SandboxCommand::PortraitSet).calls, audit.violations), (8, 0), "{:?}", audit.first_violations);
+    assert_eq!((audit.of(Api::PortraitSet).calls, audit.violations), (8, 0), "{:?}", audit.first_violations);
 }

@@ -3,7 +3,8 @@
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
-use chatlift::sandbox::{self, Sandbox, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{Sandbox, SandboxSettings};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
@@ -95,7 +96,7 @@ fn nginx_lets_through_nearly_all_that_its_limit_allows() {
         let (run, most) = beside_an_import_without_nginx(|| nginx.import(&bench));
         let run = run.exits(0).imports_all(ROWS);
         assert_eq!(run.attempts(), vec![1; usize::try_from(ROWS).unwrap()], "neither a limit nor a closed connection is a row's fault");
-        let imports = sandbox.audit().of(sandbox::SandboxCommand::AccountImport);
+        let imports = sandbox.audit().of(Api::AccountImport);
         assert!(run.summary["max_calls_in_1s"].as_u64().unwrap() <= 200, "{}", run.summary);
         let refused = run.summary["throttled"].as_u64().unwrap();
         seen.push((imports.mean_calls_per_s, refused, most));
@@ -115,7 +116,7 @@ fn connections_that_nginx_closes_early_cost_no_pace_and_no_attempt() {
         let run = run.exits(0).imports_all(ROWS);
         assert_eq!(run.attempts(), vec![1; usize::try_from(ROWS).unwrap()]);
         assert_eq!(run.summary["throttled"], 0);
-        let mean = sandbox.audit().of(sandbox::SandboxCommand::AccountImport).mean_calls_per_s;
+        let mean = sandbox.audit().of(Api::AccountImport).mean_calls_per_s;
         seen.push((mean, most));
         if mean >= 0.99 * most {
             return;
@@ -131,7 +132,7 @@ fn beside_an_import_without_nginx(import: impl FnOnce() -> Run) -> (Run, f64) {
         let other = scope.spawn(|| {
             let (bench, sandbox) = (CliFixture::with_users(ROWS), service());
             bench.quiet_import_into("users.csv", &sandbox.endpoint()).run().exits(0);
-            sandbox.audit().of(sandbox::SandboxCommand::AccountImport).mean_calls_per_s
+            sandbox.audit().of(Api::AccountImport).mean_calls_per_s
         });
         let run = import();
         (run, other.join().unwrap())

@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::time::{Duration, Instant, SystemTime};
 
-use chatlift::sandbox::{Sandbox, SandboxCommand, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{Sandbox, SandboxSettings};
 use rustix::process::Signal;
 
 use crate::support::{CliFixture, KEY, eventually, side_by_side};
@@ -35,7 +36,7 @@ struct Seen {
 }
 
 /// Starts one process after the other; each is ended by its signal once so many of its calls have arrived.
-fn one_after_the_other(flags: &[&str], command: SandboxCommand, signals: &[(Signal, usize)]) -> Seen {
+fn one_after_the_other(flags: &[&str], command: Api, signals: &[(Signal, usize)]) -> Seen {
     let (bench, sandbox) = (CliFixture::with_users(ROWS), sandbox());
     let ends = signals.iter().map(|(signal, calls)| {
         let enough = sandbox.audit().of(command).arrivals.len() + calls;
@@ -51,7 +52,7 @@ fn one_after_the_other(flags: &[&str], command: SandboxCommand, signals: &[(Sign
 
 /// Each process must wait for its second, and none may exceed the limit.
 #[track_caller]
-fn check(flags: &[&str], command: SandboxCommand, signals: &[(Signal, usize)], limit: usize) {
+fn check(flags: &[&str], command: Api, signals: &[(Signal, usize)], limit: usize) {
     let Seen { arrivals, ends } = one_after_the_other(flags, command, signals);
     let case = format!("{flags:?}, {signals:?}, after each process {ends:?} calls");
     assert!(ends.last().is_some_and(|calls| *calls > limit), "{case}: that is too few to judge");
@@ -69,8 +70,8 @@ fn the_limit_holds_over_kills_and_stops() {
     // In hundredths of what the limit allows in a second.
     let kills = [(Signal::KILL, 110), (Signal::KILL, 5), (Signal::KILL, 60), (Signal::KILL, 25)];
     let mixed = [(Signal::KILL, 25), (Signal::TERM, 110), (Signal::INT, 15), (Signal::KILL, 60)];
-    let single = (&["--rate", "200"][..], SandboxCommand::AccountImport, 200);
-    let batches = (&["--rate", "20", "--batch=strict"][..], SandboxCommand::MultiaccountImport, 20);
+    let single = (&["--rate", "200"][..], Api::AccountImport, 200);
+    let batches = (&["--rate", "20", "--batch=strict"][..], Api::MultiaccountImport, 20);
     side_by_side([(single, kills), (single, mixed), (batches, mixed)], |((flags, command, limit), signals)| {
         check(flags, command, &signals.map(|(signal, hundredths)| (signal, limit * hundredths / 100)), limit);
     });
@@ -97,7 +98,7 @@ fn a_finished_run_does_not_wait() {
         began.elapsed()
     });
     assert!(took.iter().any(|took| *took < SECOND_SEEN), "{took:?}");
-    assert_eq!(sandbox.audit().of(SandboxCommand::AccountImport).arrivals.len(), 3, "a finished run calls nobody");
+    assert_eq!(sandbox.audit().of(Api::AccountImport).arrivals.len(), 3, "a finished run calls nobody");
     let_calls_leave_now(&bench);
     let began = Instant::now();
     import().args(&["--restart"]).run().exits(0);

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use chatlift::sandbox::{Sandbox, SandboxCommand, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{Sandbox, SandboxSettings};
 use rustix::process::Signal;
 
 use crate::support::line::Line;
@@ -40,7 +41,7 @@ impl Service {
     }
 
     pub(super) fn arrivals(&self) -> Vec<Duration> {
-        self.sandbox.audit().of(SandboxCommand::AccountImport).arrivals.clone()
+        self.sandbox.audit().of(Api::AccountImport).arrivals.clone()
     }
 
     pub(super) fn arrivals_in(&self, from: Duration, to: Duration) -> usize {

@@ -3,7 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use chatlift::sandbox::{SandboxCommand, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::SandboxSettings;
 use rustix::process::Signal;
 
 use super::processes::{Service, benches, start};
@@ -19,7 +20,7 @@ fn what_one_process_finds_all_keep_and_each_tells_it() {
     let service =
         Service::with(SandboxSettings { limit_per_s: NonZeroU32::new(THROUGH), ..SandboxSettings::with_key(KEY.to_owned().into()) });
     let benches = benches::<2>();
-    let refused = || service.sandbox.audit().of(SandboxCommand::AccountImport).over_limit;
+    let refused = || service.sandbox.audit().of(Api::AccountImport).over_limit;
     let first = start(&benches[0], &service, &store.url());
     service.gets(200);
     let before = refused();
@@ -97,5 +98,5 @@ fn a_probe_takes_a_slot_like_everybody() {
     assert!(free.parse::<u64>().unwrap() > 0);
     store.kill();
     probe(&store.url()).exits(4).because("quota: no request may leave");
-    assert_eq!(service.sandbox.audit().of(SandboxCommand::AccountCheck).calls, 1);
+    assert_eq!(service.sandbox.audit().of(Api::AccountCheck).calls, 1);
 }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use chatlift::sandbox::{CustomFields, Sandbox, SandboxCommand, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{CustomFields, Sandbox, SandboxSettings};
 
 use super::kept::kept;
 use super::night::{settings, sync};
@@ -123,7 +124,7 @@ impl Place {
         eventually("silence", || !is_connected_to(self.sandbox.address().port()) && self.sandbox.audit().in_flight == 0);
         let named = ids(text);
         for touch in self.sandbox.call_log().into_iter().skip(before) {
-            assert!(touch.command != SandboxCommand::AccountDelete || !named.contains(&touch.user_id), "{what}: {touch:?}");
+            assert!(touch.command != Api::AccountDelete || !named.contains(&touch.user_id), "{what}: {touch:?}");
         }
         run
     }

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use chatlift::sandbox::{PresenceField, SandboxCommand, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{PresenceField, SandboxSettings};
 
 use super::night::{SyncFixture, settings};
 use crate::support::{Run, eventually, side_by_side};
@@ -18,7 +19,7 @@ fn house(ids: &[&str]) -> SyncFixture {
 }
 
 fn touched(house: &SyncFixture) -> usize {
-    house.touched(SandboxCommand::Kick).len() + house.touched(SandboxCommand::AccountDelete).len()
+    house.touched(Api::Kick).len() + house.touched(Api::AccountDelete).len()
 }
 
 fn told(lines: &[(&str, u32, &str)]) -> Vec<(String, u32, String)> {
@@ -255,7 +256,7 @@ fn changed_meanwhile(change: impl Fn(&SyncFixture), mode: &[&str]) -> (SyncFixtu
     house.night(&["gone", "here"], &[]).exits(0);
     house.write_night(&["here", "new"]);
     let running = super::night::sync(&house.bench, &house.sandbox.endpoint(), mode).args(&["--timeout", "5"]).start();
-    eventually("the row is being sent", || house.touched(SandboxCommand::AccountImport).contains(&"new".to_owned()));
+    eventually("the row is being sent", || house.touched(Api::AccountImport).contains(&"new".to_owned()));
     change(&house);
     let run = running.wait();
     (house, run)
@@ -306,7 +307,7 @@ fn a_state_that_is_replaced_in_the_night_ends_no_run_as_finished_and_touches_nob
     fs::copy(house.bench.path("users.state"), house.bench.path(older)).unwrap();
     house.write_night(&["here", "new"]);
     let running = super::night::sync(&house.bench, &house.sandbox.endpoint(), &DELETE).args(&["--timeout", "5"]).start();
-    eventually("the row is being sent", || house.touched(SandboxCommand::AccountImport).contains(&"new".to_owned()));
+    eventually("the row is being sent", || house.touched(Api::AccountImport).contains(&"new".to_owned()));
     replace(&house);
     running.wait().exits(2).because("another was put in its place");
     assert_eq!(touched(&house), 0, "nobody is deleted by a state that knows nothing of the run");

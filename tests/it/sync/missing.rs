@@ -1,6 +1,7 @@
 //! Accounts that the file lacks: told, kicked or deleted, and every lock in front of that.
 
-use chatlift::sandbox::{Deleting, PresenceField, SandboxCommand, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{Deleting, PresenceField, SandboxSettings};
 
 use super::night::{SyncFixture, settings};
 
@@ -78,15 +79,15 @@ fn a_kick_comes_after_three_runs_and_not_again_until_the_id_has_come_back() {
         house.night(&["b"], &KICK).exits(0);
         assert_eq!(house.actions(), told(&[("a", runs, "none")]));
     }
-    assert_eq!(house.touched(SandboxCommand::Kick), ["a"]);
+    assert_eq!(house.touched(Api::Kick), ["a"]);
     let run = house.night(&["a", "b"], &KICK).exits(0);
     assert_eq!(run.summary["plan"]["unchanged"], 2, "a kick takes nothing from an account");
     for _ in 1..=2 {
         house.night(&["b"], &KICK).exits(0);
     }
-    assert_eq!(house.touched(SandboxCommand::Kick), ["a"]);
+    assert_eq!(house.touched(Api::Kick), ["a"]);
     house.night(&["b"], &KICK).exits(0);
-    assert_eq!(house.touched(SandboxCommand::Kick), ["a", "a"]);
+    assert_eq!(house.touched(Api::Kick), ["a", "a"]);
 }
 
 #[test]
@@ -95,7 +96,7 @@ fn a_deleted_id_leaves_the_state_and_is_created_when_it_comes_back() {
     house.night(&["a", "b"], &[]).exits(0);
     let two = flags(&[&DELETE, &["--missing-runs", "2"]]);
     house.night(&["b"], &two).exits(0);
-    assert_eq!(house.touched(SandboxCommand::AccountDelete), [] as [&str; 0]);
+    assert_eq!(house.touched(Api::AccountDelete), [] as [&str; 0]);
     let run = house.night(&["b"], &two).exits(0);
     assert_eq!(house.actions(), told(&[("a", 2, "deleted")]));
     assert_eq!(run.summary["deleted"], 1);
@@ -126,7 +127,7 @@ fn no_more_are_deleted_than_was_allowed() {
     house.again(&["--missing", "delete", "--missing-runs", "2", "--max-delete", "0"]).exits(0);
     house.night(&ids[3..], &["--missing", "delete", "--missing-runs", "2", "--max-delete", "42%"]).exits(6);
     house.again(&["--missing", "delete", "--missing-runs", "2", "--max-delete", "43%"]).exits(0);
-    assert_eq!(house.touched(SandboxCommand::AccountDelete), ["u0", "u1", "u2"], "three of the seven held");
+    assert_eq!(house.touched(Api::AccountDelete), ["u0", "u1", "u2"], "three of the seven held");
 }
 
 #[test]
@@ -154,7 +155,7 @@ fn the_identifier_in_use_and_the_protected_are_never_touched() {
         let mut expected: Vec<_> = protected.into_iter().chain([("p1", 1, what), ("xyz", 1, what)]).collect();
         expected.sort_unstable();
         assert_eq!(house.actions(), told(&expected));
-        let touched = house.touched(if what == "kicked" { SandboxCommand::Kick } else { SandboxCommand::AccountDelete });
+        let touched = house.touched(if what == "kicked" { Api::Kick } else { Api::AccountDelete });
         assert_eq!(touched.iter().map(String::as_str).collect::<std::collections::BTreeSet<_>>(), ["p1", "xyz"].into());
     }
 }
@@ -163,9 +164,7 @@ fn the_identifier_in_use_and_the_protected_are_never_touched() {
 fn whoever_is_online_or_could_not_be_asked_about_is_spared() {
     let faults = ["code=40003,id=unasked,api=query_online_status", "code=70107,id=gone,api=query_online_status"];
     let online = vec![("on".to_owned(), PresenceField::Online), ("push".to_owned(), PresenceField::PushOnline)];
-    for (command, mut flags, what) in
-        [(SandboxCommand::Kick, kick_now(&[]), "kicked"), (SandboxCommand::AccountDelete, delete_now(&[]), "deleted")]
-    {
+    for (command, mut flags, what) in [(Api::Kick, kick_now(&[]), "kicked"), (Api::AccountDelete, delete_now(&[]), "deleted")] {
         let house = SyncFixture::new(SandboxSettings { online: online.clone(), ..settings(&faults) });
         house.night(&["gone", "here", "off", "on", "push", "unasked"], &[]).exits(0);
         flags.push("--skip-online");
@@ -177,7 +176,7 @@ fn whoever_is_online_or_could_not_be_asked_about_is_spared() {
         let mut touched = house.touched(command);
         touched.sort_unstable();
         assert_eq!(touched, ["gone", "off"]);
-        assert_eq!(house.touched(SandboxCommand::QueryOnlineStatus).len(), 5, "nobody else is asked about");
+        assert_eq!(house.touched(Api::QueryOnlineStatus).len(), 5, "nobody else is asked about");
     }
 }
 
@@ -188,7 +187,7 @@ fn a_service_that_does_not_say_who_is_online_spares_everybody() {
     house.night(&["here"], &delete_now(&["--skip-online", "--max-attempts", "2"])).exits(0);
     assert_eq!(house.actions(), told(&[("a", 1, "online"), ("b", 1, "online")]));
     assert_eq!(house.missing()[0].error_code, "12345");
-    assert_eq!(house.touched(SandboxCommand::AccountDelete), [] as [&str; 0]);
+    assert_eq!(house.touched(Api::AccountDelete), [] as [&str; 0]);
 }
 
 #[test]
@@ -210,14 +209,14 @@ fn deleting_that_is_switched_off_stops_the_run_and_it_goes_on_once_it_is_on() {
         house.night(&["a", "b", "c", "here"], &[]).exits(0);
         let run = house.night(&["here", "new"], &delete_now(&[])).exits(5).because("switched off").hints("console");
         assert_eq!((run.rows.len(), &run.summary["created"]), (1, &1.into()), "{fault}: the rows have settled");
-        let before = house.touched(SandboxCommand::AccountImport).len();
+        let before = house.touched(Api::AccountImport).len();
         let deleted = run.summary["deleted"].as_u64().unwrap();
         assert_eq!(deleted, if fault.starts_with("code") { 2 } else { 0 }, "{fault}: what it did is told");
         let run = house.again(&delete_now(&[])).exits(0);
         assert_eq!(house.actions(), told(&[("a", 1, "deleted"), ("b", 1, "deleted"), ("c", 1, "deleted")]), "{fault}");
         assert_eq!((&run.summary["deleted"], &run.summary["resumed_at_row"]), (&3.into(), &2.into()), "{fault}: of the whole run");
-        assert_eq!(house.touched(SandboxCommand::AccountImport).len(), before, "{fault}");
-        let of_a = house.touched(SandboxCommand::AccountDelete).into_iter().filter(|id| id == "a").count();
+        assert_eq!(house.touched(Api::AccountImport).len(), before, "{fault}");
+        let of_a = house.touched(Api::AccountDelete).into_iter().filter(|id| id == "a").count();
         assert_eq!(of_a, if fault.starts_with("code") { 1 } else { 2 }, "{fault}: what is done is not done again");
     }
 }
@@ -344,7 +343,7 @@ fn who_was_kicked_and_came_back_in_an_unfinished_night_is_kicked_again() {
     house.night(&["here"], &kick_now(&[])).exits(0);
     house.night(&["a", "here=other", "new"], &["--limit", "1"]).exits(0);
     house.night(&["here"], &kick_now(&[])).exits(0);
-    assert_eq!(house.touched(SandboxCommand::Kick), ["a", "a"]);
+    assert_eq!(house.touched(Api::Kick), ["a", "a"]);
 }
 
 #[test]
@@ -356,7 +355,7 @@ fn the_missing_wait_while_it_is_not_known_what_came_of_a_row() {
     let run = house.night(&["here=other", "bad"], &flags).exits(3);
     assert!(run.stderr.contains("the missing accounts wait"), "{}", run.stderr);
     assert_eq!(house.actions(), told(&[("a", 1, "none")]));
-    assert_eq!((house.touched(SandboxCommand::AccountDelete).len(), &run.summary["deleted"]), (0, &0.into()));
+    assert_eq!((house.touched(Api::AccountDelete).len(), &run.summary["deleted"]), (0, &0.into()));
     let run = house.night(&["here", "bad", "own"], &flags).exits(3);
     assert!(!run.stderr.contains("the missing accounts wait"), "a ROW code is the row's own: {}", run.stderr);
     assert_eq!(house.actions(), told(&[("a", 2, "deleted")]));
@@ -370,7 +369,7 @@ fn the_missing_wait_for_the_run_without_a_limit() {
         house.night(&["b=other", "here=other"], &delete_now(&["--limit", limit])).exits(0);
         assert_eq!(house.missing(), []);
     }
-    assert_eq!(house.touched(SandboxCommand::AccountDelete), [] as [&str; 0]);
+    assert_eq!(house.touched(Api::AccountDelete), [] as [&str; 0]);
     house.again(&delete_now(&[])).exits(0);
     assert_eq!(house.actions(), told(&[("a", 1, "deleted")]), "a run with a limit is none that counts");
 }

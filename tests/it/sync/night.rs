@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::fmt::Write;
 
-use chatlift::sandbox::{Sandbox, SandboxCommand, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{Sandbox, SandboxSettings};
 
 use crate::support::{Call, CliFixture, KEY, Run, SDKAPPID};
 
@@ -103,7 +104,7 @@ impl SyncFixture {
     }
 
     /// Whom this command has touched, in order.
-    pub(super) fn touched(&self, command: SandboxCommand) -> Vec<String> {
+    pub(super) fn touched(&self, command: Api) -> Vec<String> {
         self.sandbox.call_log().into_iter().filter(|touch| touch.command == command).map(|touch| touch.user_id).collect()
     }
 

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use chatlift::sandbox::{CustomFields, SandboxCommand, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{CustomFields, SandboxSettings};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -274,7 +275,7 @@ impl Street {
     fn acted_on(&mut self) -> Vec<String> {
         let touches = self.house.sandbox.call_log();
         let new = &touches[self.seen..];
-        let acted = new.iter().filter(|touch| matches!(touch.command, SandboxCommand::Kick | SandboxCommand::AccountDelete));
+        let acted = new.iter().filter(|touch| matches!(touch.command, Api::Kick | Api::AccountDelete));
         let acted = acted.map(|touch| touch.user_id.clone()).filter(|id| id != "1.23457E+11").collect();
         self.seen = touches.len();
         acted

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use chatlift::sandbox::SandboxCommand;
+use chatlift::domain::command::Command as Api;
 
 use super::night::{SyncFixture, settings};
 use crate::support::Call;
@@ -22,7 +22,7 @@ fn state<'a>(house: &'a SyncFixture, what: &[&str]) -> Call<'a> {
 }
 
 fn deletions(house: &SyncFixture) -> usize {
-    house.sandbox.call_log().iter().filter(|touch| touch.command == SandboxCommand::AccountDelete).count()
+    house.sandbox.call_log().iter().filter(|touch| touch.command == Api::AccountDelete).count()
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn an_id_that_is_forgotten_in_an_unfinished_run_is_not_deleted() {
     assert_eq!(state(&house, &["forget", "gone1"]).run().code, Some(0));
     house.again(&DELETE_NOW).exits(0);
     assert_eq!((deletions(&house), house.held()), (1, ["here", "new1", "new2"].map(str::to_owned).to_vec()));
-    assert!(house.sandbox.call_log().iter().all(|touch| touch.user_id != "gone1" || touch.command == SandboxCommand::AccountImport));
+    assert!(house.sandbox.call_log().iter().all(|touch| touch.user_id != "gone1" || touch.command == Api::AccountImport));
 }
 
 #[test]

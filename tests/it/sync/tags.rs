@@ -3,7 +3,8 @@
 
 use std::fmt::Write;
 
-use chatlift::sandbox::{CustomFields, Sandbox, SandboxCommand as Api, SandboxSettings};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{CustomFields, Sandbox, SandboxSettings};
 use serde_json::{Value, json};
 
 use super::night::{self, settings};

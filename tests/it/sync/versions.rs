@@ -8,7 +8,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use chatlift::sandbox::{Files, Sandbox, SandboxCommand};
+use chatlift::domain::command::Command as Api;
+use chatlift::sandbox::{Files, Sandbox};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::kept::kept;
@@ -141,7 +142,7 @@ fn an_older_run_goes_on_where_it_stopped() {
 fn whom_an_older_run_was_to_delete_waits_for_a_run_that_compares_them_with_the_file() {
     let old = Old::new(1, "UPDATE missing SET due = 'delete'");
     let flags = ["--missing", "delete", "--max-delete", "9", "--missing-runs", "1", "--missing-apart", "0s"];
-    let deleted = || old.sandbox.call_log().iter().filter(|touch| touch.command == SandboxCommand::AccountDelete).count();
+    let deleted = || old.sandbox.call_log().iter().filter(|touch| touch.command == Api::AccountDelete).count();
     let run = old.sync(&flags).run().exits(0);
     assert!(run.stderr.contains("2; these missing accounts wait for the next run"), "{}", run.stderr);
     assert_eq!((deleted(), held(&old.bench).len()), (0, 42));

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::values::duration;
-use crate::sandbox::{Counting, SandboxCommand};
+use crate::domain::command::Command;
+use crate::sandbox::Counting;
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
@@ -94,7 +95,7 @@ pub struct SandboxFlags {
 
 /// The commands of the REST API that the sandbox plays, for its help.
 pub(super) fn commands() -> String {
-    let paths = SandboxCommand::ALL.map(|command| format!("  /v4/{}\n", command.path()));
+    let paths = Command::ALL.map(|command| format!("  /v4/{}\n", command.spec().path));
     format!("It plays these commands of the REST API:\n{}GET / lists them, with the sandbox's own pages.", paths.concat())
 }
 
