@@ -42,7 +42,7 @@ type Struck = BTreeMap<(Command, u64), BTreeSet<usize>>;
 
 /// What the service has against the records of a file.
 #[derive(Debug, Clone)]
-struct Town {
+struct Scenario {
     rows: u64,
     /// These meet a temporary error whenever they come singly.
     bad: BTreeSet<u64>,
@@ -62,7 +62,7 @@ struct Town {
     latency: Duration,
 }
 
-impl Town {
+impl Scenario {
     fn draw(random: &mut fastrand::Rng) -> Self {
         let rows = if random.bool() { random.u64(1..60) } else { random.u64(60..2_500) };
         let (share, passing) = (random.choice([0, 2, 10, 30, 60]).unwrap_or(0), random.choice([0, 5, 20]).unwrap_or(0));
@@ -73,7 +73,7 @@ impl Town {
                 meets.insert(row, random.u32(1..3));
             }
         }
-        let mut town = Self {
+        let mut scenario = Self {
             rows,
             bad,
             passing: meets,
@@ -88,22 +88,22 @@ impl Town {
         };
         if random.bool() {
             let from = random.u64(1..=rows);
-            town.bad.extend(from..=(from + random.u64(1..200)).min(rows));
+            scenario.bad.extend(from..=(from + random.u64(1..200)).min(rows));
         }
-        town.outages = outages(random);
-        if town.tags > 0 {
+        scenario.outages = outages(random);
+        if scenario.tags > 0 {
             let share = random.choice([0, 0, 2, 30]).unwrap_or(0);
-            town.bad_profiles = (1..=rows).filter(|row| town.has_tags(*row) && random.u64(..100) < share).collect();
-            town.profile_outages = outages(random);
+            scenario.bad_profiles = (1..=rows).filter(|row| scenario.has_tags(*row) && random.u64(..100) < share).collect();
+            scenario.profile_outages = outages(random);
         }
-        if town.tags == 100 && random.bool() {
+        if scenario.tags == 100 && random.bool() {
             // Nobody is imported, since the service knows all of them.
-            town.scope = ImportScope::ProfilesOnly;
-            town.bad.clear();
-            town.passing.clear();
-            town.refused.clear();
+            scenario.scope = ImportScope::ProfilesOnly;
+            scenario.bad.clear();
+            scenario.passing.clear();
+            scenario.refused.clear();
         }
-        town
+        scenario
     }
 
     fn has_tags(&self, row: u64) -> bool {
@@ -216,7 +216,7 @@ enum Ended {
 /// A file on its way, start after start.
 struct Case {
     seed: u64,
-    town: Town,
+    scenario: Scenario,
     service: Service,
     book: Rc<RefCell<Book>>,
     began: Instant,
@@ -227,24 +227,24 @@ struct Case {
 
 impl Case {
     fn draw(seed: u64, random: &mut fastrand::Rng) -> Self {
-        let town = Town::draw(random);
+        let scenario = Scenario::draw(random);
         let fault = [
             CallOutcome::Refused { code: 70500, info: String::new() },
             CallOutcome::Lost { why: "HTTP 502".to_owned() },
             CallOutcome::Unreached { why: "refused".to_owned() },
         ];
         let fault = fault[random.usize(..3)].clone();
-        let (at_service, book) = (town.clone(), Rc::new(RefCell::new(Book::default())));
+        let (at_service, book) = (scenario.clone(), Rc::new(RefCell::new(Book::default())));
         let at_hand = Rc::clone(&book);
         let service = Service::new(move |call| at_service.reply(call, &fault, &mut at_hand.borrow_mut()));
-        Self { seed, town, service, book, began: Instant::now(), done: 0, failed: BTreeSet::new() }
+        Self { seed, scenario, service, book, began: Instant::now(), done: 0, failed: BTreeSet::new() }
     }
 
     /// Starts the command once more; how the case ends, if it does.
     async fn start(&mut self, start: u32, random: &mut fastrand::Rng) -> Option<Ended> {
-        let (from, mut world) = (self.began.elapsed(), self.town.world(self.done, random));
-        world.settings.scope = self.town.scope;
-        let left = self.town.rows - self.done;
+        let (from, mut world) = (self.began.elapsed(), self.scenario.world(self.done, random));
+        world.settings.scope = self.scenario.scope;
+        let left = self.scenario.rows - self.done;
         let reach = self.done + 1..self.done + 1 + world.settings.limit.unwrap_or(left).min(left);
         let stops_after = (random.u32(..3) == 0).then(|| Duration::from_millis(random.u64(500..60_000)));
         if let Some(after) = stops_after {
@@ -252,7 +252,7 @@ impl Case {
         }
         self.book.borrow_mut().struck.clear();
         let run = world.run(&self.service).await;
-        let says = format!("seed {}, start {start} at row {} of {}, {:?}", self.seed, self.done, self.town.rows, run.end);
+        let says = format!("seed {}, start {start} at row {} of {}, {:?}", self.seed, self.done, self.scenario.rows, run.end);
         self.judge(&run, reach, from, &says);
         self.judge_failed(&run, &says);
         self.done += run.rows.len() as u64;
@@ -261,7 +261,7 @@ impl Case {
             ImportEnd::LimitReached | ImportEnd::Aborted(AbortCause::Signal) => None,
             ImportEnd::Aborted(AbortCause::Outage { api: PROFILE, .. }) => {
                 // Without a good profile, every further start would end like this.
-                let goes_on = self.town.has_good_profile(self.done + 1..self.town.rows + 1);
+                let goes_on = self.scenario.has_good_profile(self.done + 1..self.scenario.rows + 1);
                 (!goes_on).then_some(Ended::WithBadProfilesAlone)
             }
             ImportEnd::Aborted(cause) => panic!("{says}: {cause:?}"),
@@ -271,34 +271,35 @@ impl Case {
 
     /// Whether the start could get on, and took nothing for an outage that was none. It began at `from` and could reach these rows.
     fn judge(&self, run: &Run, reach: Range<u64>, from: Duration, says: &str) {
-        let (town, now) = (&self.town, self.began.elapsed());
-        let was_out = town.outages.iter().chain(&town.profile_outages).any(|outage| outage.start < now && outage.end > from);
+        let (scenario, now) = (&self.scenario, self.began.elapsed());
+        let was_out = scenario.outages.iter().chain(&scenario.profile_outages).any(|outage| outage.start < now && outage.end > from);
         // Bad profiles alone can't be told from an API that is down: no row fails, and in the end the run says so.
         let is_profile_outage = matches!(run.end, ImportEnd::Aborted(AbortCause::Outage { api: PROFILE, .. }));
-        let may_be_outage = !town.bad_profiles.is_empty() && (!town.has_good_profile(reach) || town.outlasts_repeats((from, now)));
+        let may_be_outage =
+            !scenario.bad_profiles.is_empty() && (!scenario.has_good_profile(reach) || scenario.outlasts_repeats((from, now)));
         assert!(!is_profile_outage || may_be_outage, "{says}: others' profiles can be set");
         let may_settle_none = is_profile_outage || matches!(run.end, ImportEnd::Aborted(AbortCause::Signal));
-        assert!(!run.rows.is_empty() || self.done == town.rows || may_settle_none, "{says}: no row was settled");
-        let good_ones = (self.done + 1..=(self.done + 20).min(town.rows)).filter(|row| town.is_good(*row)).count();
+        assert!(!run.rows.is_empty() || self.done == scenario.rows || may_settle_none, "{says}: no row was settled");
+        let good_ones = (self.done + 1..=(self.done + 20).min(scenario.rows)).filter(|row| scenario.is_good(*row)).count();
         assert!(run.outages == 0 || was_out || good_ones < 5 || may_be_outage, "{says}: a false outage");
         let odd = run.rows.iter().find(|row| row.outcome.attempts < 1 || row.outcome.attempts > 20);
-        assert!(odd.is_none(), "{says}: {odd:?}, {:?}", town.outages);
+        assert!(odd.is_none(), "{says}: {odd:?}, {:?}", scenario.outages);
     }
 
     /// Whether each row that failed was due to.
     fn judge_failed(&mut self, run: &Run, says: &str) {
-        let (town, done) = (&self.town, self.done);
+        let (scenario, done) = (&self.scenario, self.done);
         let all_failed = run.rows.iter().filter(|row| row.outcome.status == Status::Failed);
         for (row, outcome) in all_failed.map(|row| (row.row + done, &row.outcome)) {
             self.failed.insert(row);
             let command = if outcome.error_info.starts_with("portrait_set: ") { PROFILE } else { SINGLE };
             assert!(
-                town.is_due(&self.book.borrow().struck, command, row),
+                scenario.is_due(&self.book.borrow().struck, command, row),
                 "{says}: row {row}, {:?}, {outcome:?}, down {} times, outages {:?}, of profiles {:?}",
-                town.passing.get(&row),
+                scenario.passing.get(&row),
                 run.outages,
-                town.outages,
-                town.profile_outages
+                scenario.outages,
+                scenario.profile_outages
             );
         }
     }
@@ -310,14 +311,14 @@ async fn check(seed: u64) -> Ended {
     for start in 0..STARTS {
         let Some(ended) = case.start(start, &mut random).await else { continue };
         if ended == Ended::WithAllRows {
-            let Case { town, service, done, failed, .. } = case;
-            assert_eq!((service.overlaps(), done), (0, town.rows), "seed {seed}");
-            let bad = [&town.bad, &town.refused, &town.bad_profiles];
+            let Case { scenario, service, done, failed, .. } = case;
+            assert_eq!((service.overlaps(), done), (0, scenario.rows), "seed {seed}");
+            let bad = [&scenario.bad, &scenario.refused, &scenario.bad_profiles];
             assert!(bad.into_iter().flatten().all(|row| failed.contains(row)), "seed {seed}: {failed:?}");
         }
         return ended;
     }
-    panic!("seed {seed}: stuck at {} of {} rows", case.done, case.town.rows);
+    panic!("seed {seed}: stuck at {} of {} rows", case.done, case.scenario.rows);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,4 @@
-//! A town that changes from day to day, and the exports of its register: some rows twice, some invalid, some days spoilt; columns of tags come
-//! and go.
+//! A user base that changes from day to day, and its exports: some rows twice, some invalid, some days spoilt; columns of tags come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,7 +57,7 @@ const PEOPLE: u32 = 240;
 const CHANGES_MAX: usize = 12;
 const LEAVERS_MAX: usize = 4;
 
-pub(super) struct Town {
+pub(super) struct UserBase {
     pub(super) chance: fastrand::Rng,
     people: Accounts,
     /// The tags of everybody who was ever there.
@@ -112,10 +111,10 @@ struct ExportRecord {
     tags: Vec<String>,
 }
 
-impl Town {
+impl UserBase {
     pub(super) fn new(seed: u64) -> Self {
         let chance = fastrand::Rng::with_seed(seed);
-        let mut town = Self {
+        let mut users = Self {
             chance,
             people: Accounts::new(),
             tags: BTreeMap::new(),
@@ -126,9 +125,9 @@ impl Town {
             named: 0,
         };
         for _ in 0..PEOPLE {
-            town.somebody_comes();
+            users.somebody_comes();
         }
-        town
+        users
     }
 
     fn somebody_comes(&mut self) {

@@ -14,14 +14,13 @@ use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::guard::{Bound, GuardLimits, Percent, Tripped};
 use chatlift::domain::tag::{Tag, TagValue};
 use chatlift::domain::target::Target;
-use chatlift::domain::verdict::{CallOutcome, Departure, SuccessSeen};
+use chatlift::domain::verdict::{CallOutcome, SuccessSeen};
 use chatlift::flow::dispatch::{DispatchSettings, Known, SchedulerLimits};
 use chatlift::flow::import::{ImportEnd, ImportScope, ImportSettings, Lane, OnBatchFailure, WindowLimits};
 use chatlift::flow::sync::{
     self, Dependencies, Intent, Locks, MissingPolicy, MissingRules, Observer, Prepared, Setup, SyncInput, SyncProgress,
 };
-use chatlift::io::api::usersig::{Credential, Signature, Signer};
-use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
+use chatlift::io::api::usersig::{Credential, Signer};
 use chatlift::io::files::lock::Lockfile;
 use chatlift::io::gate::{self, Rate};
 use chatlift::io::journal::disk::OsDisk;
@@ -33,20 +32,19 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::export_model::Accounts;
-use crate::support::requests;
+use super::memory_service::{MemoryService, Serves};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LATENCY: Duration = Duration::from_millis(20);
 
-/// A service that keeps accounts, and remembers whom each call was for; clones are the same one.
-#[derive(Clone, Default)]
-pub(super) struct Fake(Rc<RefCell<Books>>);
+/// A service that keeps accounts, and remembers whom each call was for.
+pub(super) type Fake = MemoryService<ServedAccounts>;
 
 /// The tags of accounts by their names.
 pub(super) type Tags = BTreeMap<String, BTreeMap<Tag, TagValue>>;
 
 #[derive(Default)]
-struct Books {
+pub(super) struct ServedAccounts {
     accounts: Accounts,
     tags: Tags,
     touched: Vec<(Command, String)>,
@@ -75,10 +73,12 @@ impl Fake {
     }
 }
 
-impl Books {
-    fn take(&mut self, command: Command, accounts: &[Account]) -> Answer {
+impl Serves for ServedAccounts {
+    const LATENCY: Duration = LATENCY;
+
+    fn take(&mut self, command: Command, accounts: &[Account]) -> CallOutcome {
         self.touched.extend(accounts.iter().map(|account| (command, account.user_id.as_str().to_owned())));
-        match command {
+        CallOutcome::Done(match command {
             Command::AccountImport | Command::MultiaccountImport => {
                 for Account { user_id, nick, face_url, .. } in accounts {
                     let held = self.accounts.entry(user_id.as_str().to_owned()).or_default();
@@ -110,9 +110,11 @@ impl Books {
             Command::Kick => Answer::Nothing,
             Command::AccountCheck => Answer::Statuses(items(accounts, AccountStatus::Imported)),
             Command::QueryOnlineStatus => Answer::Presences(items(accounts, Presence::Offline)),
-        }
+        })
     }
+}
 
+impl ServedAccounts {
     fn profile(&self, account: &Account) -> Profile {
         let (nick, face_url) = &self.accounts[account.user_id.as_str()];
         let field = |text: &str| Some(text.into()).filter(|_| !text.is_empty());
@@ -122,27 +124,6 @@ impl Books {
 
 fn items<T: Copy>(accounts: &[Account], said: T) -> Vec<Item<T>> {
     accounts.iter().map(|account| Item { user_id: account.user_id.as_str().into(), said: Ok(said) }).collect()
-}
-
-impl Api for Fake {
-    fn call<D>(
-        &self,
-        request: Request<'_>,
-        _: ConnectionWish,
-        _: &Signature,
-        mut departed: D,
-    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
-    where
-        D: FnMut() -> Departure + Send + Sync + Unpin + 'static,
-    {
-        let fake = self.clone();
-        let (command, accounts) = (request.command(), requests::accounts(&request));
-        async move {
-            departed();
-            tokio::time::sleep(LATENCY).await;
-            Ok(CallOutcome::Done(fake.0.borrow_mut().take(command, &accounts)))
-        }
-    }
 }
 
 /// Where the nights take place.

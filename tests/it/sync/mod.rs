@@ -9,6 +9,7 @@ mod joined;
 mod kept;
 mod lookalikes;
 mod memory;
+mod memory_service;
 mod missing;
 mod model;
 mod night;

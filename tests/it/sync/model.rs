@@ -37,8 +37,9 @@ use chatlift::io::state::{Discrepancy, ImportedRow, NewRun, RunInput, RunTotals,
 use proptest::prelude::*;
 
 use super::joined::{dependencies, lock, lock_state, settings, setup};
+use super::memory_service::MemoryService;
 use ops::{CellText, Cells, Columns, Emptied, Killed, Op, Process, op, tags_of};
-use service::{Books, Service, ServiceAccount};
+use service::{Service, ServiceAccount, Troubled};
 
 /// Cases unless another number is asked for. Chosen: some seconds.
 const CASES: u32 = 100;
@@ -97,10 +98,10 @@ struct ModelFixture {
 impl ModelFixture {
     fn new(seed: u64, refuses: bool) -> Self {
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let books = Books { accounts: BTreeMap::new(), refuses, lost: None, chance: fastrand::Rng::with_seed(seed) };
+        let troubled = Troubled { accounts: BTreeMap::new(), refuses, lost: None, chance: fastrand::Rng::with_seed(seed) };
         let now = Rc::new(Cell::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
         let (records, before) = (Records::new(), Records::new());
-        let service = Service(Rc::new(RefCell::new(books)));
+        let service = MemoryService(Rc::new(RefCell::new(troubled)));
         Self { folder, service, now, records, before, columns: Columns::None, importing: None, by_import: BTreeSet::new(), runs: 0 }
     }
 
@@ -392,21 +393,21 @@ fn config() -> ProptestConfig {
 }
 
 async fn lives(seed: u64, refuses: bool, ops: &[Op]) {
-    let mut house = ModelFixture::new(seed, refuses);
+    let mut fixture = ModelFixture::new(seed, refuses);
     for (number, op) in ops.iter().enumerate() {
-        house.happens(op).await;
-        house.never_lies(&format!("after number {number}, {op:?}"));
+        fixture.happens(op).await;
+        fixture.never_lies(&format!("after number {number}, {op:?}"));
     }
-    house.happens(&Op::Trouble(None)).await;
-    house.service.0.borrow_mut().refuses = false;
+    fixture.happens(&Op::Trouble(None)).await;
+    fixture.service.0.borrow_mut().refuses = false;
     let undisturbed = Process { limit: None, killed: Killed::Never, in_batches: false, reader: false };
     // The first one may have gone on with a run of which some rows have failed.
     for what in ["once an unfinished run has ended", "at the end"] {
-        house.now.set(house.now.get() + STEP);
-        assert!(house.sync(undisturbed).await, "an undisturbed process comes to its end");
-        house.never_lies(what);
+        fixture.now.set(fixture.now.get() + STEP);
+        assert!(fixture.sync(undisturbed).await, "an undisturbed process comes to its end");
+        fixture.never_lies(what);
     }
-    house.is_put_right();
+    fixture.is_put_right();
 }
 
 proptest! {

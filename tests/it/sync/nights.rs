@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::export_model::{Export, Flaw, Town, Wanted, WantedAccount};
+use super::export_model::{Export, Flaw, UserBase, Wanted, WantedAccount};
 use super::kept::{Kept, TagNames, kept};
 use super::night::sync;
 use crate::support::ports::{is_connected_to, unused_port};
@@ -42,14 +42,14 @@ fn night_after_night_the_service_holds_what_the_last_file_says() {
     println!("CHATLIFT_NIGHTS_SEED={seed}");
     let began = Instant::now();
     let bench = CliFixture::new();
-    let mut street = Street::new(&bench, seed);
+    let mut syncs = NightlySyncs::new(&bench, seed);
     for _ in 0..nights {
-        street.night();
+        syncs.night();
     }
-    println!("{:?} in {:?}", street.count, began.elapsed());
-    assert!(street.count.kills >= nights * 2 / 3, "nights are killed: {:?}", street.count);
-    assert!(street.count.sent > 0 && street.count.tags_set > 0 && street.count.deleted > 0);
-    assert!(nights < NIGHTS || street.count.profile_runs > 0);
+    println!("{:?} in {:?}", syncs.count, began.elapsed());
+    assert!(syncs.count.kills >= nights * 2 / 3, "nights are killed: {:?}", syncs.count);
+    assert!(syncs.count.sent > 0 && syncs.count.tags_set > 0 && syncs.count.deleted > 0);
+    assert!(nights < NIGHTS || syncs.count.profile_runs > 0);
 }
 
 /// What the service holds, by id.
@@ -92,9 +92,9 @@ struct Touch {
     id: String,
 }
 
-struct Street<'a> {
+struct NightlySyncs<'a> {
     bench: &'a CliFixture,
-    town: Town,
+    users: UserBase,
     sandbox: Running<'a>,
     port: u16,
     /// Lines of the call log that were looked at.
@@ -124,39 +124,39 @@ enum Missing {
     Delete,
 }
 
-impl<'a> Street<'a> {
+impl<'a> NightlySyncs<'a> {
     fn new(bench: &'a CliFixture, seed: u64) -> Self {
-        let town = Town::new(seed);
+        let users = UserBase::new(seed);
         let port = unused_port();
         let sandbox = stand_in(bench, port);
         awaits_service(&sandbox);
         let (in_doubt, tags_in_doubt, count) = Default::default();
-        Self { bench, town, sandbox, port, looked_at: 1, in_doubt, tags_in_doubt, typical: TYPICAL, count }
+        Self { bench, users, sandbox, port, looked_at: 1, in_doubt, tags_in_doubt, typical: TYPICAL, count }
     }
 
     fn night(&mut self) {
         self.count.nights += 1;
-        self.town.edit();
-        if self.town.chance.u8(..3) == 0 {
-            self.town.change_columns();
+        self.users.edit();
+        if self.users.chance.u8(..3) == 0 {
+            self.users.change_columns();
         }
-        if self.count.nights > 1 && self.town.chance.u8(..4) == 0 {
+        if self.count.nights > 1 && self.users.chance.u8(..4) == 0 {
             self.stopped_by_a_guard();
         }
-        let missing = if self.town.chance.u8(..4) == 0 { Missing::Report } else { Missing::Delete };
-        let mut file = self.town.export();
+        let missing = if self.users.chance.u8(..4) == 0 { Missing::Report } else { Missing::Delete };
+        let mut file = self.users.export();
         self.bench.write("users.csv", file.csv());
-        if self.count.nights > 1 && file.has_tags() && self.town.chance.u8(..6) == 0 {
+        if self.count.nights > 1 && file.has_tags() && self.users.chance.u8(..6) == 0 {
             self.profiles_alone(&file);
         }
-        for _ in 0..self.town.chance.u8(1..4) {
-            let time = self.typical.mul_f64(self.town.chance.f64());
+        for _ in 0..self.users.chance.u8(1..4) {
+            let time = self.typical.mul_f64(self.users.chance.f64());
             if self.process(&file, missing, Some(time)).signal.is_none() {
                 break;
             }
-            match self.town.chance.u8(..10) {
-                0..2 => self.town.edit(),
-                2 => self.town.take_back(),
+            match self.users.chance.u8(..10) {
+                0..2 => self.users.edit(),
+                2 => self.users.take_back(),
                 3 => {
                     self.stopped_by_a_guard();
                     self.bench.write("users.csv", file.csv());
@@ -165,7 +165,7 @@ impl<'a> Street<'a> {
                 _ => continue,
             }
             self.count.changed += 1;
-            file = self.town.export();
+            file = self.users.export();
             self.bench.write("users.csv", file.csv());
         }
         let run = self.process(&file, missing, None);
@@ -178,11 +178,11 @@ impl<'a> Street<'a> {
     fn process(&mut self, file: &Export, missing: Missing, killed_after: Option<Duration>) -> Run {
         let (held, wanted) = (self.accounts(), file.wanted());
         let may_be_called = self.may_be_called(&held, &wanted);
-        let lane = if self.town.chance.bool() { &["--batch"][..] } else { &[] };
+        let lane = if self.users.chance.bool() { &["--batch"][..] } else { &[] };
         let mut running = sync(self.bench, &self.endpoint(), &flags(missing, lane)).start();
-        let sandbox_died = self.town.chance.u8(..12) == 0;
+        let sandbox_died = self.users.chance.u8(..12) == 0;
         if sandbox_died {
-            std::thread::park_timeout(self.typical.mul_f64(self.town.chance.f64()));
+            std::thread::park_timeout(self.typical.mul_f64(self.users.chance.f64()));
             self.sandbox_dies();
         }
         if let Some(time) = killed_after {
@@ -318,13 +318,13 @@ impl<'a> Street<'a> {
 
     /// A bad export: nothing is sent, and nothing changes.
     fn stopped_by_a_guard(&mut self) {
-        let flaw = Flaw::ALL[self.town.chance.usize(..4)];
+        let flaw = Flaw::ALL[self.users.chance.usize(..4)];
         // Where an earlier process of the first night was killed, hardly anything is held that shares could be judged by.
         if kept(self.bench).runs_finished == 0 {
             return;
         }
         self.count.stopped += 1;
-        self.bench.write("users.csv", self.town.spoilt(flaw).csv());
+        self.bench.write("users.csv", self.users.spoilt(flaw).csv());
         let accounts = self.accounts_csv();
         let before = self.untouchable();
         // A transaction that a kill has cut off is rolled back by whoever looks next; then the bytes may change, what they say may not.

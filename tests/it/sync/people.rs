@@ -193,8 +193,8 @@ impl Known {
     }
 }
 
-struct Street {
-    house: SyncFixture,
+struct PeopleFixture {
+    fixture: SyncFixture,
     mode: Mode,
     known: [Known; PEOPLE.len()],
     /// Whose each id is that a file has had.
@@ -203,26 +203,26 @@ struct Street {
     seen: usize,
 }
 
-impl Street {
+impl PeopleFixture {
     fn new(mode: Mode) -> Self {
-        let house = SyncFixture::new(SandboxSettings { custom_fields: CustomFields::Any, ..settings(&[]) });
-        house.night(&[&["anchor", "other"], &PEOPLE[..]].concat(), &[]).exits(0);
+        let fixture = SyncFixture::new(SandboxSettings { custom_fields: CustomFields::Any, ..settings(&[]) });
+        fixture.night(&[&["anchor", "other"], &PEOPLE[..]].concat(), &[]).exits(0);
         let persons = PEOPLE.iter().enumerate().map(|(person, id)| ((*id).to_owned(), person)).collect();
-        Self { house, mode, known: <[Known; PEOPLE.len()]>::default(), persons, now: 0, seen: 0 }
+        Self { fixture, mode, known: <[Known; PEOPLE.len()]>::default(), persons, now: 0, seen: 0 }
     }
 
     fn night(&mut self, night: &Night) {
         self.now += night.hours;
-        self.house.passes(night.hours * 60);
-        let held = self.house.held();
+        self.fixture.passes(night.hours * 60);
+        let held = self.fixture.held();
         let file = self.file(night);
-        self.house.bench.write("users.csv", file);
+        self.fixture.bench.write("users.csv", file);
         let flags = match self.mode {
             Mode::Kick => ["--missing", "kick", "--max-delete", "100"],
             Mode::Delete => ["--missing", "delete", "--max-delete", "100"],
         };
         let limit: &[&str] = if night.is_limited { &["--limit", "1"] } else { &[] };
-        let run = self.house.again(&[&flags[..], &["--missing-runs", "2", "--missing-apart", "10h"], limit].concat());
+        let run = self.fixture.again(&[&flags[..], &["--missing-runs", "2", "--missing-apart", "10h"], limit].concat());
         assert!(matches!(run.code, Some(0 | 3)), "{}", run.stderr);
         let acted = self.acted_on();
         for person in acted.iter().map(|id| self.persons[id]) {
@@ -249,7 +249,7 @@ impl Street {
     fn tags_are_set(&self, night: &Night, run: &Run) {
         let is_plain = |person: &usize| night.guises[*person] == Guise::AsItIs && !night.is_limited;
         for (person, id) in PEOPLE.iter().enumerate().filter(|(person, _)| is_plain(person)) {
-            let held = self.house.sandbox.account(id).unwrap().tags;
+            let held = self.fixture.sandbox.account(id).unwrap().tags;
             for (column, cell) in COLUMNS.iter().zip(night.tags(person)).take(night.columns).filter(|(_, cell)| !cell.is_empty()) {
                 let value = held.get(*column).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
                 assert_eq!(value, Some(cell), "{id}: {column}, {}", run.stderr);
@@ -273,7 +273,7 @@ impl Street {
 
     /// Who was kicked or deleted since the last time; whatever a record with an exponent made is nobody's.
     fn acted_on(&mut self) -> Vec<String> {
-        let touches = self.house.sandbox.call_log();
+        let touches = self.fixture.sandbox.call_log();
         let new = &touches[self.seen..];
         let acted = new.iter().filter(|touch| matches!(touch.command, Api::Kick | Api::AccountDelete));
         let acted = acted.map(|touch| touch.user_id.clone()).filter(|id| id != "1.23457E+11").collect();
@@ -295,9 +295,9 @@ proptest! {
         mode in select(&[Mode::Kick, Mode::Delete][..]),
         nights in proptest::collection::vec(night(), 2..7),
     ) {
-        let mut street = Street::new(mode);
+        let mut people = PeopleFixture::new(mode);
         for night in &nights {
-            street.night(night);
+            people.night(night);
         }
     }
 }

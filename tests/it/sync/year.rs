@@ -111,8 +111,8 @@ struct Expected {
     missing_runs: BTreeMap<String, u32>,
 }
 
-fn expected(people: &Accounts, tags: &Tags, house: &JoinedFixture) -> Expected {
-    let (held, held_tags, before) = (&house.fake.accounts(), house.fake.tags(), &house.missing_runs());
+fn expected(people: &Accounts, tags: &Tags, fixture: &JoinedFixture) -> Expected {
+    let (held, held_tags, before) = (&fixture.fake.accounts(), fixture.fake.tags(), &fixture.missing_runs());
     let differing = |(id, tags): (&String, &BTreeMap<Tag, TagValue>)| {
         let is_held = |tag: &Tag, value: &TagValue| held_tags.get(id).is_some_and(|held| held.get(tag) == Some(value));
         let other = tags.iter().filter(|(tag, value)| !is_held(tag, value)).map(|(tag, value)| (tag.clone(), value.clone()));
@@ -127,9 +127,9 @@ fn expected(people: &Accounts, tags: &Tags, house: &JoinedFixture) -> Expected {
 }
 
 /// Whom the calls of a night were for; nobody twice.
-fn touched(house: &JoinedFixture) -> (BTreeSet<String>, BTreeSet<String>) {
+fn touched(fixture: &JoinedFixture) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut sent, mut deleted) = (BTreeSet::new(), BTreeSet::new());
-    for (command, id) in house.fake.touched() {
+    for (command, id) in fixture.fake.touched() {
         match command {
             Command::AccountImport | Command::MultiaccountImport => assert!(sent.insert(id.clone()), "{id} is sent twice"),
             Command::AccountDelete => assert!(deleted.insert(id.clone()), "{id} is deleted twice"),
@@ -141,12 +141,12 @@ fn touched(house: &JoinedFixture) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 /// A day's export job goes wrong: a guard stops it, and nothing happens.
-async fn stopped(house: &JoinedFixture, csv: &str, guards: &[&str]) {
-    let before = (house.fake.accounts(), house.missing_runs());
-    let tripped: Vec<Tripped> = house.night(csv).await.expect_err(guards[0]);
+async fn stopped(fixture: &JoinedFixture, csv: &str, guards: &[&str]) {
+    let before = (fixture.fake.accounts(), fixture.missing_runs());
+    let tripped: Vec<Tripped> = fixture.night(csv).await.expect_err(guards[0]);
     assert_eq!(tripped.iter().map(|tripped| tripped.guard.name()).collect::<Vec<_>>(), guards);
-    assert_eq!((house.fake.accounts(), house.missing_runs()), before);
-    assert_eq!(house.fake.touched(), [], "{guards:?}: nothing is sent");
+    assert_eq!((fixture.fake.accounts(), fixture.missing_runs()), before);
+    assert_eq!(fixture.fake.touched(), [], "{guards:?}: nothing is sent");
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,11 +155,11 @@ async fn a_year_of_nights_sends_what_has_changed_and_ends_as_the_last_good_file(
     println!("CHATLIFT_YEAR_SEED={seed}");
     let mut register = Register::new(seed);
     let start = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let mut house = JoinedFixture::new(start);
+    let mut fixture = JoinedFixture::new(start);
     let mut sum = RunTotals::default();
     for day in 0..DAYS {
-        house.now.set(start + DAY * day);
-        house.is_in_batches = register.chance.bool();
+        fixture.now.set(start + DAY * day);
+        fixture.is_in_batches = register.chance.bool();
         if day > 0 {
             let leavers = if day + QUIET >= DAYS { 0 } else { register.chance.usize(..4) };
             register.drift(leavers);
@@ -169,19 +169,19 @@ async fn a_year_of_nights_sends_what_has_changed_and_ends_as_the_last_good_file(
         match day {
             // Everybody who has a tag would be updated, until that is allowed.
             TAGS_FROM => {
-                stopped(&house, &text, &["updates"]).await;
-                house.max_update = Bound::Share(Percent::whole(100));
-                night(&house, &register.people, &register.tags, &text).await;
-                house.max_update = Bound::Share(Percent::whole(30));
+                stopped(&fixture, &text, &["updates"]).await;
+                fixture.max_update = Bound::Share(Percent::whole(100));
+                night(&fixture, &register.people, &register.tags, &text).await;
+                fixture.max_update = Bound::Share(Percent::whole(30));
             }
-            100 => stopped(&house, text[..text.len() * 4 / 5].trim_end(), &["shrunk", "cut"]).await,
-            200 => stopped(&house, &csv(&blanked(&register.people), tags), &["blanked"]).await,
-            250 => stopped(&house, &csv(&register.people, Some(&Tags::new())), &["blanked"]).await,
+            100 => stopped(&fixture, text[..text.len() * 4 / 5].trim_end(), &["shrunk", "cut"]).await,
+            200 => stopped(&fixture, &csv(&blanked(&register.people), tags), &["blanked"]).await,
+            250 => stopped(&fixture, &csv(&register.people, Some(&Tags::new())), &["blanked"]).await,
             // As many accounts, and none of them is known.
-            300 => stopped(&house, &text.replace("\nu", "\nother_"), &["shrunk", "canary"]).await,
+            300 => stopped(&fixture, &text.replace("\nu", "\nother_"), &["shrunk", "canary"]).await,
             _ => {
                 let none = Tags::new();
-                let done = night(&house, &register.people, tags.unwrap_or(&none), &text).await;
+                let done = night(&fixture, &register.people, tags.unwrap_or(&none), &text).await;
                 sum = RunTotals {
                     created: sum.created + done.created,
                     updated: sum.updated + done.updated,
@@ -192,14 +192,14 @@ async fn a_year_of_nights_sends_what_has_changed_and_ends_as_the_last_good_file(
         }
         // The scheduler starts it twice: the same file on the same day.
         if day % 50 == 7 {
-            house.now.set(start + DAY * day + Duration::from_secs(3_600));
-            let before = house.missing_runs();
-            assert_eq!(house.night(&text).await.unwrap(), RunTotals::default());
-            assert_eq!((house.fake.touched(), house.missing_runs()), (Vec::new(), before));
+            fixture.now.set(start + DAY * day + Duration::from_secs(3_600));
+            let before = fixture.missing_runs();
+            assert_eq!(fixture.night(&text).await.unwrap(), RunTotals::default());
+            assert_eq!((fixture.fake.touched(), fixture.missing_runs()), (Vec::new(), before));
         }
     }
     let tags = register.tags.into_iter().filter(|(id, _)| register.people.contains_key(id)).collect();
-    assert_eq!((house.fake.accounts(), house.fake.tags()), (register.people, tags), "seed {seed}");
+    assert_eq!((fixture.fake.accounts(), fixture.fake.tags()), (register.people, tags), "seed {seed}");
     println!("{sum:?}");
     assert!(sum.created > u64::from(PEOPLE) && sum.updated > 1_000 && sum.deleted > 100, "{sum:?}");
 }
@@ -208,16 +208,16 @@ fn blanked(people: &Accounts) -> Accounts {
     people.iter().map(|(id, (nick, _))| (id.clone(), (nick.clone(), String::new()))).collect()
 }
 
-async fn night(house: &JoinedFixture, people: &Accounts, tags: &Tags, text: &str) -> RunTotals {
-    let expected = expected(people, tags, house);
+async fn night(fixture: &JoinedFixture, people: &Accounts, tags: &Tags, text: &str) -> RunTotals {
+    let expected = expected(people, tags, fixture);
     assert!(people.contains_key(CANARY));
-    let done = house.night(text).await.unwrap();
-    let (sent, deleted) = touched(house);
+    let done = fixture.night(text).await.unwrap();
+    let (sent, deleted) = touched(fixture);
     assert_eq!((&sent, &deleted), (&expected.sent, &expected.deleted), "calls are exactly the changes");
-    let carried = house.fake.carried();
+    let carried = fixture.fake.carried();
     assert_eq!(carried, expected.carried, "only tags that differ are carried");
     let rows: BTreeSet<&String> = sent.iter().chain(carried.keys()).collect();
     assert_eq!((done.created + done.updated, done.deleted), (rows.len() as u64, deleted.len() as u64));
-    assert_eq!(house.missing_runs(), expected.missing_runs);
+    assert_eq!(fixture.missing_runs(), expected.missing_runs);
     done
 }

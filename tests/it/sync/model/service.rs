@@ -1,19 +1,15 @@
 //! The service of the model: it may refuse, or take without a word.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
 use chatlift::domain::account::Account;
 use chatlift::domain::answer::{AccountStatus, Answer, Item, Profile};
 use chatlift::domain::command::Command;
 use chatlift::domain::tag::{Tag, TagValue};
-use chatlift::domain::verdict::{CallOutcome, Departure};
-use chatlift::io::api::usersig::Signature;
-use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
+use chatlift::domain::verdict::CallOutcome;
 
-use crate::support::requests;
+use crate::sync::memory_service::{MemoryService, Serves};
 
 pub(super) const LATENCY: Duration = Duration::from_millis(40);
 /// Refused for the record's own fault, and what passes, or doesn't.
@@ -46,11 +42,10 @@ pub(super) enum Trouble {
     Lost(Lost),
 }
 
-/// The service. Clones are the same one.
-#[derive(Clone)]
-pub(super) struct Service(pub(super) Rc<RefCell<Books>>);
+/// The service.
+pub(super) type Service = MemoryService<Troubled>;
 
-pub(super) struct Books {
+pub(super) struct Troubled {
     pub(super) accounts: BTreeMap<String, ServiceAccount>,
     /// Every fifth id is always refused for its own fault …
     pub(super) refuses: bool,
@@ -59,7 +54,7 @@ pub(super) struct Books {
     pub(super) chance: fastrand::Rng,
 }
 
-impl Books {
+impl Troubled {
     pub(super) fn trouble_of(&self, id: &str) -> Option<Trouble> {
         match id[1..].parse::<u8>().expect("it has a number") % 5 {
             0 if self.refuses => Some(Trouble::Refused),
@@ -117,8 +112,17 @@ impl Books {
         }
         refused
     }
+}
 
-    pub(super) fn take(&mut self, command: Command, accounts: &[Account]) -> CallOutcome {
+impl Serves for Troubled {
+    const LATENCY: Duration = LATENCY;
+
+    /// Whoever is killed while he waits may have been heard, or not.
+    fn is_heard_first(&mut self) -> bool {
+        self.chance.bool()
+    }
+
+    fn take(&mut self, command: Command, accounts: &[Account]) -> CallOutcome {
         let refused = |code| CallOutcome::Refused { code, info: String::new() };
         match command {
             Command::AccountImport => match self.imported(accounts).first() {
@@ -151,30 +155,6 @@ impl Books {
             Command::Kick | Command::AccountDelete | Command::QueryOnlineStatus => {
                 panic!("nobody asks for {command:?}")
             }
-        }
-    }
-}
-
-impl Api for Service {
-    fn call<D>(
-        &self,
-        request: Request<'_>,
-        _: ConnectionWish,
-        _: &Signature,
-        mut departed: D,
-    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
-    where
-        D: FnMut() -> Departure + Send + Sync + Unpin + 'static,
-    {
-        let books = Rc::clone(&self.0);
-        let (command, accounts) = (request.command(), requests::accounts(&request));
-        async move {
-            departed();
-            // Whoever is killed while he waits may have been heard, or not.
-            let is_heard_first = books.borrow_mut().chance.bool();
-            let heard = is_heard_first.then(|| books.borrow_mut().take(command, &accounts));
-            tokio::time::sleep(LATENCY).await;
-            Ok(heard.unwrap_or_else(|| books.borrow_mut().take(command, &accounts)))
         }
     }
 }
