@@ -11,7 +11,7 @@ use csv::ByteRecord;
 use crate::domain::comparison::{Finding, Findings};
 use crate::domain::figures::defused;
 use crate::io::csv_out;
-use crate::io::files::atomic::{AtomicFile, Readers, remove};
+use crate::io::files::atomic::{AtomicFile, remove};
 
 /// The header of the results.
 const RESULTS_HEADER: [&str; 5] = ["row", "line", "UserID", "state", "detail"];
@@ -44,7 +44,7 @@ impl VerificationFiles {
     /// Creates the results file.
     ///
     /// # Errors
-    /// [`io::Error`] if it cannot be created.
+    /// [`io::Error`] if it cannot be created; [`io::ErrorKind::ResourceBusy`] if another verification is writing it.
     pub fn create(paths: VerificationPaths, original: OriginalFormat) -> io::Result<Self> {
         let mut results = create(&paths.results, b',')?;
         results.write_record(RESULTS_HEADER)?;
@@ -99,7 +99,7 @@ impl Findings for VerificationFiles {
 type CsvFile = csv::Writer<AtomicFile>;
 
 fn create(path: &Path, delimiter: u8) -> io::Result<CsvFile> {
-    AtomicFile::create(path, Readers::Owner).map(|file| csv_out::writer(delimiter, file))
+    AtomicFile::create_alone(path).map(|file| csv_out::writer(delimiter, file))
 }
 
 fn take_name(csv: CsvFile) -> io::Result<()> {

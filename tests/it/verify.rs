@@ -318,6 +318,23 @@ fn a_signal_stops_it_and_the_results_hold_what_was_found() {
     assert_eq!((found(&bench).len() as u64, bench.read("users.repair.csv").lines().count() as u64), (missing, missing + 1));
 }
 
+/// They would write the same files. The first one goes on as if nothing had happened.
+#[test]
+fn one_verification_at_a_time_writes_a_file_of_results() {
+    let bench = CliFixture::with_users(3_000);
+    let sandbox = Sandbox::start(SandboxSettings { latency: Duration::from_millis(300), ..settings(&[]) }).unwrap();
+    let running = verify(&bench, &sandbox, &["--in-flight", "1"]).start();
+    eventually("a request", || sandbox.audit().calls >= 1);
+    let pid = format!("process {} is at work", running.id());
+    for shared in [&[][..], &["--repair", "other.csv"]] {
+        verify(&bench, &sandbox, shared).run().exits(4).because("another process is writing it").hints(&pid);
+    }
+    running.signal(Signal::TERM);
+    running.wait().exits(4).because("a signal came");
+    assert!(found(&bench).len() >= 100, "the results have what was found by then");
+    assert!(!bench.names().iter().any(|name| name.contains(".tmp")), "{:?}", bench.names());
+}
+
 #[test]
 fn what_is_wrong_is_said_before_a_call() {
     let bench = CliFixture::with_users(3);

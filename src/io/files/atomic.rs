@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{aside, sync_folder_of};
+use super::{aside, lock, sync_folder_of};
 
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,17 @@ pub enum Readers {
     Any,
     /// Everybody, whatever the umask: another user's program is to read it.
     Everybody,
+}
+
+impl Readers {
+    /// The permissions with which the file is made.
+    const fn mode(self) -> u32 {
+        match self {
+            Readers::Owner => 0o600,
+            Readers::Any => 0o666,
+            Readers::Everybody => 0o644,
+        }
+    }
 }
 
 /// A file that does not have its name yet; dropped without it, it is gone.
@@ -33,21 +44,35 @@ impl AtomicFile {
     /// # Errors
     /// The disk's.
     pub fn create(path: &Path, readers: Readers) -> io::Result<Self> {
+        Self::made_by(path, |aside| {
+            // One that a crash left behind.
+            remove(aside)?;
+            let mode = readers.mode();
+            let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(aside)?;
+            if readers == Readers::Everybody {
+                file.set_permissions(Permissions::from_mode(mode))?;
+            }
+            Ok(file)
+        })
+    }
+
+    /// The same for a file that is written during a whole run: its owner alone may read it, and another process that would write it is told
+    /// so.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ResourceBusy`] if another process writes it, or the disk's.
+    pub fn create_alone(path: &Path) -> io::Result<Self> {
+        Self::made_by(path, |aside| {
+            let taken = lock::take_new(aside, Readers::Owner.mode())?;
+            taken.ok_or_else(|| io::Error::new(ErrorKind::ResourceBusy, "another process is writing it"))
+        })
+    }
+
+    fn made_by(path: &Path, make: impl FnOnce(&Path) -> io::Result<File>) -> io::Result<Self> {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let aside = aside(&path)?;
-        // One that a crash left behind.
-        remove(&aside)?;
-        let mode = match readers {
-            Readers::Owner => 0o600,
-            Readers::Any => 0o666,
-            Readers::Everybody => 0o644,
-        };
-        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
-        let created = Self { path, aside, file: BufWriter::new(file), has_name: false };
-        if readers == Readers::Everybody {
-            created.file.get_ref().set_permissions(Permissions::from_mode(mode))?;
-        }
-        Ok(created)
+        let file = BufWriter::new(make(&aside)?);
+        Ok(Self { path, aside, file, has_name: false })
     }
 
     /// Gives the file its name once its bytes last. Whoever needs the name to last takes [`AtomicFile::take_name_durably`].

@@ -9,10 +9,14 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use super::known::FileId;
 
 /// How often the lock of a file that is going is tried. Chosen: each time means that another process has begun and ended in between.
 const TRIES_MAX: u32 = 100;
+/// Opens no link, and waits for no pipe.
+const NO_LINK: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
 
 /// A lock that is held as long as this lives.
 #[derive(Debug)]
@@ -49,6 +53,52 @@ pub fn take(path: &Path) -> io::Result<Option<Lockfile>> {
         }
     }
     Err(last)
+}
+
+/// Makes a new file that only this process works on, in the place of one that a crash has left; `None` if another process has it. Where
+/// files can't be locked, nobody is kept off.
+///
+/// # Errors
+/// The disk's.
+pub fn take_new(path: &Path, mode: u32) -> io::Result<Option<File>> {
+    let mut last = io::Error::from(ErrorKind::AlreadyExists);
+    for _ in 0..TRIES_MAX {
+        match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
+            Ok(file) => match file.try_lock() {
+                Err(fs::TryLockError::Error(_)) => return Ok(Some(file)),
+                Ok(()) if is_named(&file, path)? => return Ok(Some(file)),
+                // Another process has taken it for one that a crash has left.
+                Ok(()) | Err(fs::TryLockError::WouldBlock) => {}
+            },
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if is_at_work(path)? {
+                    return Ok(None);
+                }
+                last = error;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+/// Whether another process works on the file. One that nobody works on is removed.
+fn is_at_work(path: &Path) -> io::Result<bool> {
+    let file = match OpenOptions::new().read(true).custom_flags(NO_LINK).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        // A link, or what can't be read, is no file that a process of this kind works on.
+        Err(_) => return fs::remove_file(path).map(|()| false),
+    };
+    match file.try_lock() {
+        Err(fs::TryLockError::WouldBlock) => Ok(true),
+        Ok(()) | Err(fs::TryLockError::Error(_)) => {
+            if is_named(&file, path)? {
+                fs::remove_file(path)?;
+            }
+            Ok(false)
+        }
+    }
 }
 
 fn open(path: &Path) -> io::Result<(File, bool)> {
@@ -202,6 +252,24 @@ mod tests {
         assert_eq!(noted_files(&path), [made]);
         assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), std::time::SystemTime::UNIX_EPOCH);
         assert_eq!(noted_files(&folder.path().join("none")), []);
+    }
+
+    #[test]
+    fn a_new_file_is_one_process_and_takes_the_place_of_what_a_crash_has_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".results.csv.tmp");
+        fs::write(&path, "left").unwrap();
+        let file = take_new(&path, 0o600).unwrap().unwrap();
+        assert_eq!((fs::read(&path).unwrap(), file.metadata().unwrap().mode() & 0o777), (Vec::new(), 0o600));
+        assert!(take_new(&path, 0o600).unwrap().is_none() && is_named(&file, &path).unwrap());
+        assert_eq!(holder(&path), Some(std::process::id()));
+        drop(file);
+        fs::remove_file(&path).unwrap();
+        // What a link leads to is left alone.
+        fs::write(folder.path().join("other"), "kept").unwrap();
+        std::os::unix::fs::symlink("other", &path).unwrap();
+        assert!(take_new(&path, 0o600).unwrap().is_some());
+        assert_eq!(fs::read(folder.path().join("other")).unwrap(), b"kept");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::access::{Remedies, cannot_use, why_denied};
 use super::client::{SandboxLimits, ServiceClient, build_client, target};
 use super::command_end::{CommandEnd, EndSteps, Ended};
 use super::command_line::CommandLine;
-use super::exit_messages::{aborted, having_waited};
+use super::exit_messages::{aborted, busy, having_waited};
 use super::flags::{InputFlags, VerifyFlags};
 use super::lanes::dispatch_settings;
 use super::open_files::Keeps;
@@ -36,6 +36,7 @@ use crate::flow::calls::{self, CallsFailed, CallsOutcome};
 use crate::flow::dispatch::{AbortCause, DispatchSettings, Progress};
 use crate::flow::verify::{Failed, ProfileComparison, RandomSample, ReadProgress, Survey, SurveyError, SurveyPlan, Verification};
 use crate::io::api::wire;
+use crate::io::files::aside;
 use crate::io::gate::{self, Rate};
 use crate::io::journal::paths::{beside, repair_of};
 use crate::io::roster::{Format, Look, Roster, Watch, Watched};
@@ -91,9 +92,9 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress, at_end: &EndSteps) -> Res
     let input = VerifyInput::open(&flags.input, &paths.results, phase_bar)?;
     // From here on there is something to be removed: a signal is heeded by the survey.
     let stops = signals::stops();
-    let files = VerificationFiles::create(paths.clone(), input.original()?).map_err(|error| cannot_write(&paths, &error))?;
     let locked =
         flags.state.as_deref().map(|path| LockedState::take_existing(path, &target(&connection.service), &flags.connection)).transpose()?;
+    let files = VerificationFiles::create(paths.clone(), input.original()?).map_err(|error| cannot_write(&paths, &error))?;
     let files = Reconciled::new(files, input.records()?.header().tags().cloned().collect(), locked);
     let limit = sandbox_limit(&connection);
     let client = build_client(&connection, SandboxLimits { imports: limit, profiles: limit })?;
@@ -381,6 +382,10 @@ fn survey_failed(file: &Path, error: SurveyError) -> ExitMessage {
 fn cannot_write(paths: &VerificationPaths, error: &io::Error) -> ExitMessage {
     let denied = why_denied(&paths.results, error);
     let why = format!("cannot write {} or {}: {error}{denied}", paths.results.display(), paths.repair.display());
+    if error.kind() == io::ErrorKind::ResourceBusy {
+        let locks = [&paths.results, &paths.repair].map(|path| aside(path).unwrap_or_else(|_| path.clone()));
+        return busy(why, &[&locks[0], &locks[1]], "the results of a verification");
+    }
     let place = "check the folder and its permissions, or name other files with --results and --repair";
     cannot_use(why, error, Remedies { place, disk: "make room there; the same command begins anew" })
 }
