@@ -2,6 +2,7 @@
 
 mod browser;
 mod ends;
+mod every_end;
 mod metrics;
 mod on_end;
 mod outputs;
