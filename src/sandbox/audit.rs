@@ -66,7 +66,7 @@ pub struct ApiAudit {
     pub over_limit: u64,
     /// UserIDs in well-formed requests, repetitions included.
     pub ids: u64,
-    /// The most requests in any sliding second, exact, by the arrival of the request's head.
+    /// The most requests in any sliding second, exact, by the arrival of the request's first byte.
     pub max_calls_in_1s: usize,
     /// Requests per second between the first and the last; 0 with fewer than two.
     pub mean_calls_per_s: f64,
@@ -122,7 +122,7 @@ impl Recorder {
         Self { arrivals_kept, ..Self::default() }
     }
 
-    /// Counts a request when its head has arrived.
+    /// Counts a request whose head has been read, at the time at which its first byte arrived.
     pub(super) fn arrived(&mut self, now: Duration, command: Option<Command>) {
         self.calls += 1;
         self.in_flight += 1;
@@ -136,7 +136,9 @@ impl Recorder {
         record.last = record.last.max(now);
         record.max_calls_in_1s = record.max_calls_in_1s.max(record.window.add(now));
         if record.arrivals.len() < self.arrivals_kept {
-            record.arrivals.push(now);
+            // A head that arrives slowly is read after later ones.
+            let place = record.arrivals.partition_point(|at| *at <= now);
+            record.arrivals.insert(place, now);
         }
     }
 

@@ -12,6 +12,7 @@ mod envelope;
 mod fault;
 mod fault_injector;
 mod files;
+mod first_byte;
 pub mod limiter;
 mod parsed_request;
 mod persistence;

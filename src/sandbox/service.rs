@@ -95,6 +95,8 @@ pub struct Service {
     app: App,
     injector: FaultInjector,
     recorder: Recorder,
+    /// The latest arrival, since limiters know no earlier one.
+    latest: Duration,
     call_log: CallLogEntries,
     latency: Duration,
     jitter: Duration,
@@ -119,6 +121,7 @@ impl Service {
             signatures: Signatures::new(settings.key, settings.sdkappid, settings.identifier),
             injector: FaultInjector::new(settings.faults, settings.seed),
             recorder: Recorder::new(settings.arrivals_kept),
+            latest: Duration::ZERO,
             call_log: CallLogEntries::new(settings.call_log_kept),
             latency: settings.latency,
             jitter: settings.jitter,
@@ -177,14 +180,16 @@ impl Service {
         Traces { changes: self.app.accounts.take_changes(), call_log: self.call_log.take_lines() }
     }
 
-    /// Takes a request whose head has arrived. This time counts for the limit and the audit.
+    /// Takes a request whose head has been read. The time at which its first byte arrived counts for the limit and the audit.
     pub(super) fn arrive(&mut self, at: Moment, target: &str) -> Arrival {
         let command = envelope::command(target);
         self.recorder.arrived(at.since_start, command);
+        self.latest = self.latest.max(at.since_start);
+        let latest = self.latest;
         let admission = match command {
             Some(command) => self.limiters[command as usize].as_mut().map_or(LimiterDecision::Admitted, |(limiter, others)| {
-                others.call(limiter, at.since_start);
-                limiter.admit(at.since_start)
+                others.call(limiter, latest);
+                limiter.admit(latest)
             }),
             None => LimiterDecision::Admitted,
         };

@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, Sleep};
 
 use super::files::Files;
+use super::first_byte::FirstByte;
 use super::persistence::write_accounts;
 use super::reply::{Act, Reaction, Reply};
 use super::service::{self, Arrival, Moment, Service};
@@ -106,12 +107,15 @@ async fn accept(listener: TcpListener, serving: Serving) -> Infallible {
 async fn connection(stream: TcpStream, serving: Serving, is_crowded: Arc<AtomicBool>) {
     let request_max = serving.request_max;
     let reset = Arc::new(AtomicBool::new(false));
-    let wire = ResettableStream { stream, reset: Arc::clone(&reset) };
+    let first_byte = FirstByte::default();
+    let wire = ResettableStream { stream, reset: Arc::clone(&reset), first_byte: first_byte.clone() };
     let respond = service_fn(move |request| {
-        let answer = respond(request, serving.clone(), Arc::clone(&reset));
-        let is_crowded = Arc::clone(&is_crowded);
+        let answer = respond(request, first_byte.arrived(), serving.clone(), Arc::clone(&reset));
+        let (is_crowded, first_byte) = (Arc::clone(&is_crowded), first_byte.clone());
         async move {
-            let mut response = answer.await?;
+            let answer = answer.await;
+            first_byte.await_next();
+            let mut response = answer?;
             if is_crowded.load(Ordering::Relaxed) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -128,7 +132,12 @@ async fn connection(stream: TcpStream, serving: Serving, is_crowded: Arc<AtomicB
 #[error("the connection is reset on request")]
 struct ResetOnRequest;
 
-async fn respond(request: Request<Incoming>, serving: Serving, reset: Arc<AtomicBool>) -> Result<Response<SlowBody>, ResetOnRequest> {
+async fn respond(
+    request: Request<Incoming>,
+    arrived: Instant,
+    serving: Serving,
+    reset: Arc<AtomicBool>,
+) -> Result<Response<SlowBody>, ResetOnRequest> {
     let Serving { service, request_max, start } = serving;
     // Requests of the API are signed, so no page of a browser can make one; a proxy in front of the sandbox may name it otherwise.
     if request.method() != Method::POST && !is_for_this_machine(&request) {
@@ -139,8 +148,11 @@ async fn respond(request: Request<Incoming>, serving: Serving, reset: Arc<Atomic
     {
         return Ok(response(reply, Duration::ZERO));
     }
-    let arrived = Instant::now();
-    let mut in_flight = InFlight::begin(&service, arrived - start, request.uri().path_and_query().map_or("", |target| target.as_str()));
+    let mut in_flight = InFlight::begin(
+        &service,
+        arrived.saturating_duration_since(start),
+        request.uri().path_and_query().map_or("", |target| target.as_str()),
+    );
     let (head, body) = request.into_parts();
     let body = match tokio::time::timeout(request_max, Limited::new(body, BODY_MAX_BYTES).collect()).await {
         Ok(Ok(body)) => body,
@@ -300,6 +312,7 @@ impl Body for SlowBody {
 struct ResettableStream {
     stream: TcpStream,
     reset: Arc<AtomicBool>,
+    first_byte: FirstByte,
 }
 
 impl Drop for ResettableStream {
@@ -313,7 +326,12 @@ impl Drop for ResettableStream {
 
 impl AsyncRead for ResettableStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.first_byte.note_bytes(Instant::now());
+        }
+        read
     }
 }
 
