@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::flags::InputFlags;
 use super::input::{CUT_WORDS, Stream, blank_words, roster_error};
 use super::preflight::{Admission, ColumnsNeeded};
+use super::quota::ForecastQuota;
 use super::remedies;
 use super::settings::format;
 use super::stdout::print;
-use super::{columns, environment, oddities, quota};
+use super::{columns, oddities};
 use crate::domain::account::InvalidAccount;
 use crate::domain::examples::Examples;
 use crate::domain::figures::{count, counted};
@@ -25,12 +26,17 @@ use crate::shell::terminal::{causes, printable, quoted};
 const READINGS_MAX: u32 = 10;
 
 /// Reads the file, prints the report.
-pub(super) fn run(input: &InputFlags, rates: Rates, quota: Option<&String>, admission: Admission) -> ExitMessage {
-    let shared = quota::forecast_words(quota, &environment);
+pub(super) fn run(
+    input: &InputFlags,
+    rates: Rates,
+    shared: Result<Option<ForecastQuota>, ExitMessage>,
+    admission: Admission,
+) -> ExitMessage {
     shared.and_then(|shared| checked(input, rates, shared, admission)).unwrap_or_else(|word| word)
 }
 
-fn checked(input: &InputFlags, rates: Rates, shared: Option<String>, admission: Admission) -> Result<ExitMessage, ExitMessage> {
+fn checked(input: &InputFlags, rates: Rates, shared: Option<ForecastQuota>, admission: Admission) -> Result<ExitMessage, ExitMessage> {
+    let rates = shared.as_ref().map_or(rates, |shared| shared.bounds(rates));
     let (path, format) = (&input.file, format(input));
     let mut stream = Stream::open(input)?;
     let Checked { mut report, end, .. } = read(&mut stream, (path, &format), rates, admission)?;
@@ -41,7 +47,7 @@ fn checked(input: &InputFlags, rates: Rates, shared: Option<String>, admission: 
         report.name_repeats(again);
     }
     print(&PrintedReport { report: &report, columns: admission.columns })?;
-    shared.map(|words| print(&format_args!("{words}\n"))).transpose()?;
+    shared.map(|shared| print(&format_args!("{}\n", shared.words))).transpose()?;
     if stream.is_cut() {
         print(&format_args!("\n{CUT_WORDS}\n"))?;
     }

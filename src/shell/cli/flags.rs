@@ -279,6 +279,9 @@ pub struct CheckFlags {
     /// Say with the forecast that an import shares its limit through this server; it is not asked [env: CHATLIFT_QUOTA]
     #[arg(long, value_name = "redis://HOST:PORT/DB", help_heading = "Run")]
     pub quota: Option<String>,
+    /// Requests a second of an API for all processes together, for the forecast; repeatable [default: the documented limits]
+    #[arg(long, value_name = "API=N", help_heading = "Run")]
+    pub quota_rate: Vec<QuotaRateFlag>,
 }
 
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::client::SandboxLimits;
 use super::flags::{BatchFlag, RunFlags};
-use super::quota;
+use super::quota::{self, QuotaChoice};
 use super::settings::Connection;
 use crate::domain::account::UserId;
 use crate::domain::command::{Command, PerCommand};
@@ -47,6 +47,8 @@ pub(super) struct Lanes {
     pub(super) lane: Lane,
     pub(super) scope: ImportScope,
     pub(super) rates: PerCommand<Rate>,
+    /// The limits that other processes share. They bound what is foreseen; the rates are this process's own.
+    shared: Option<PerCommand<NonZeroU32>>,
 }
 
 impl Lanes {
@@ -62,7 +64,8 @@ impl Lanes {
             Command::PortraitSet => profiles,
             other => Rate::PerSecond(other.spec().calls_per_s),
         });
-        Ok(Self { lane, scope: ImportScope::Everything, rates })
+        let shared = connection.quota.as_ref().map(QuotaChoice::limits);
+        Ok(Self { lane, scope: ImportScope::Everything, rates, shared })
     }
 
     /// The same for a run that sends profiles alone, if that is wanted.
@@ -78,6 +81,24 @@ impl Lanes {
     /// The rate for new records in requests per second.
     pub(super) fn main_rate(&self) -> Rate {
         self.rates[self.main_command()]
+    }
+
+    /// The rate for new records that can be foreseen: no more than all processes share.
+    pub(super) fn foreseen_main_rate(&self) -> Rate {
+        self.foreseen_rate(self.main_command())
+    }
+
+    /// The same of `portrait_set`, which sets the tags.
+    pub(super) fn foreseen_profile_rate(&self) -> Rate {
+        self.foreseen_rate(Command::PortraitSet)
+    }
+
+    fn foreseen_rate(&self, command: Command) -> Rate {
+        match (self.rates[command], &self.shared) {
+            (own, None) => own,
+            (Rate::PerSecond(own), Some(shared)) => Rate::PerSecond(own.min(shared[command])),
+            (Rate::Unlimited, Some(shared)) => Rate::PerSecond(shared[command]),
+        }
     }
 
     /// The API of which a run makes most requests.
@@ -97,11 +118,6 @@ impl Lanes {
             Lane::Single | Lane::FellBack => Command::AccountImport,
             Lane::Batch(_) => Command::MultiaccountImport,
         }
-    }
-
-    /// The rate of `portrait_set`, which sets the tags.
-    pub(super) fn profile_rate(&self) -> Rate {
-        self.rates[Command::PortraitSet]
     }
 
     /// The settings of a run from its start. The flow fills in the part that is done already.

@@ -64,6 +64,7 @@ use config_file::CommandLineError;
 pub use config_file::is_for_one_run;
 use flags::CliCommand;
 use preflight::{Admission, OddFile};
+use quota::GivenForForecast;
 
 /// Runs the command line of this process.
 #[must_use]
@@ -105,7 +106,9 @@ fn without_run(command: CliCommand) -> ExitMessage {
             let or = |rate, documented| NonZeroU32::new(rate).unwrap_or(documented);
             let (single, profile) = (or(flags.rate, ACCOUNT_IMPORT_CALLS_PER_S), or(flags.profile_rate, PROFILE_CALLS_PER_S));
             let rates = Rates { single, batch: BATCH_CALLS_PER_S, profile };
-            check::run(&flags.input, rates, flags.quota.as_ref(), Admission { odd, ..Admission::USUAL })
+            let given = GivenForForecast { flag: flags.quota.as_ref(), config: None, rates: flags.quota_rate };
+            let shared = quota::for_forecast(given, &environment);
+            check::run(&flags.input, rates, shared, Admission { odd, ..Admission::USUAL })
         }
         CliCommand::Audit(flags) => audit::run(&flags),
         CliCommand::Probe(flags) => probe::run(&flags),

@@ -12,6 +12,7 @@ use super::secret::read_password;
 use super::settings::{Environment, variable};
 use super::url_source::UrlSource;
 use crate::domain::command::{Command, PerCommand};
+use crate::flow::check::Rates;
 use crate::io::gate::Rate;
 use crate::io::quota::{self, IfLost, QuotaError, QuotaRefusal, QuotaSettings, StoreAddress, Transport};
 use crate::shell::exit::ExitMessage;
@@ -53,21 +54,12 @@ pub(super) fn resolve(given: &Given) -> Result<Option<QuotaChoice>, ExitMessage>
     let flags = given.flags;
     let Some((text, from)) = given.url else {
         let has_more = flags.quota_key.is_some() || !flags.quota_rate.is_empty() || flags.quota_lost.is_some();
-        return if has_more || given.password_file.is_some() {
-            Err(ExitMessage::yours("more is said of a quota, and no quota is given", "give --quota redis://HOST:PORT/DB too"))
-        } else {
-            Ok(None)
-        };
+        return if has_more || given.password_file.is_some() { Err(without_a_quota()) } else { Ok(None) };
     };
     makes_sense(flags)?;
     let mut store = parse(text, from)?;
+    holds_no_password(&store, from)?;
     match (&store.password, given.password_file) {
-        (Some(_), _) if from != UrlSource::Variable => {
-            return Err(ExitMessage::yours(
-                format!("{} holds a password: others can read it there", name(from)),
-                format!("leave it out of the URL, and give --quota-password-file FILE, or put the whole URL into {VARIABLE}"),
-            ));
-        }
         (Some(_), Some(_)) => {
             return Err(ExitMessage::yours(format!("{VARIABLE} and --quota-password-file both hold a password"), "give one of them"));
         }
@@ -122,15 +114,76 @@ fn rate_of(given: &[QuotaRateFlag], command: Command) -> NonZeroU32 {
     given.iter().find(|given| given.api == command).map_or(command.spec().calls_per_s, |given| given.per_s)
 }
 
-/// What a forecast is told of a shared limit, offline.
+/// What is given of a quota for a forecast, which asks no server.
+#[derive(Debug)]
+pub(super) struct GivenForForecast<'a> {
+    pub(super) flag: Option<&'a String>,
+    pub(super) config: Option<&'a String>,
+    pub(super) rates: Vec<QuotaRateFlag>,
+}
+
+/// What a forecast knows of a shared limit.
+#[derive(Debug)]
+pub(super) struct ForecastQuota {
+    pub(super) words: String,
+    limits: PerCommand<NonZeroU32>,
+}
+
+impl ForecastQuota {
+    /// The same rates, but no more than all processes share.
+    pub(super) fn bounds(&self, rates: Rates) -> Rates {
+        Rates {
+            single: rates.single.min(self.limits[Command::AccountImport]),
+            batch: rates.batch.min(self.limits[Command::MultiaccountImport]),
+            profile: rates.profile.min(self.limits[Command::PortraitSet]),
+        }
+    }
+}
+
+/// # Errors
+/// As [`resolve`]; nothing is said of a password, because none is needed.
+pub(super) fn for_forecast(given: GivenForForecast, environment: Environment) -> Result<Option<ForecastQuota>, ExitMessage> {
+    let variable = variable(environment, VARIABLE)?;
+    let flags = QuotaFlags { quota_rate: given.rates, ..QuotaFlags::default() };
+    let Some((text, from)) = UrlSource::first(given.flag, variable.as_ref(), given.config) else {
+        return if flags.quota_rate.is_empty() { Ok(None) } else { Err(without_a_quota()) };
+    };
+    makes_sense(&flags)?;
+    let store = parse(text, from)?;
+    holds_no_password(&store, from)?;
+    let limits = PerCommand::new(|command| rate_of(&flags.quota_rate, command));
+    let words = format!("quota: the limit is shared through {store}: that holds while nobody else uses it");
+    Ok(Some(ForecastQuota { words, limits }))
+}
+
+/// The limits as the configuration file has them, if the command line has none.
 ///
 /// # Errors
-/// As [`resolve`].
-pub(super) fn forecast_words(flag: Option<&String>, environment: Environment) -> Result<Option<String>, ExitMessage> {
-    let variable = variable(environment, VARIABLE)?;
-    let url = UrlSource::first(flag, variable.as_ref(), None);
-    let choice = resolve(&Given { url, flags: &QuotaFlags::default(), password_file: None, ca_pem: None })?;
-    Ok(choice.map(|choice| format!("quota: the limit is shared through {}: that holds while nobody else uses it", choice.store)))
+/// An [`ExitMessage`] with exit code 2 if one is malformed.
+pub(super) fn rates(flags: &[QuotaRateFlag], config: &[String]) -> Result<Vec<QuotaRateFlag>, ExitMessage> {
+    if !flags.is_empty() {
+        return Ok(flags.to_vec());
+    }
+    config.iter().map(|text| text.parse().map_err(|why: String| wrong_in_file("quota-rate", &why))).collect()
+}
+
+/// What is wrong with a key of the configuration file.
+pub(super) fn wrong_in_file(key: &str, why: &str) -> ExitMessage {
+    ExitMessage::yours(format!("{key} of the configuration file: {why}"), format!("write it as --{key} takes it; --help shows it"))
+}
+
+fn without_a_quota() -> ExitMessage {
+    ExitMessage::yours("more is said of a quota, and no quota is given", "give --quota redis://HOST:PORT/DB too")
+}
+
+fn holds_no_password(store: &StoreAddress, from: UrlSource) -> Result<(), ExitMessage> {
+    match (&store.password, from) {
+        (Some(_), UrlSource::Flag | UrlSource::ConfigFile) => Err(ExitMessage::yours(
+            format!("{} holds a password: others can read it there", name(from)),
+            format!("leave it out of the URL, and give --quota-password-file FILE, or put the whole URL into {VARIABLE}"),
+        )),
+        (Some(_), UrlSource::Variable) | (None, _) => Ok(()),
+    }
 }
 
 fn parse(text: &str, from: UrlSource) -> Result<StoreAddress, ExitMessage> {
@@ -180,12 +233,17 @@ pub(super) fn allows(flag: &str, rate: Option<Rate>) -> Result<(), ExitMessage> 
 }
 
 impl QuotaChoice {
+    /// The requests per second that all processes may send together.
+    pub(super) fn limits(&self) -> PerCommand<NonZeroU32> {
+        PerCommand::new(|command| rate_of(&self.rates, command))
+    }
+
     /// The quota of this app.
     pub(super) fn settings(&self, sdkappid: u64) -> QuotaSettings {
         QuotaSettings {
             store: self.store.clone(),
             key: self.key.clone().unwrap_or_else(|| format!("chatlift:{{{sdkappid}}}")),
-            limits: PerCommand::new(|command| rate_of(&self.rates, command)),
+            limits: self.limits(),
             if_lost: self.lost.map_or(IfLost::Wait, |QuotaLostFlag(per_s): QuotaLostFlag| IfLost::Alone(per_s)),
         }
     }

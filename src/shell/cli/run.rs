@@ -60,7 +60,7 @@ pub(super) fn resumed_words(rows_done: u64) -> String {
 pub(super) fn forecast(lanes: &Lanes, records: u64) -> (u64, Option<Duration>) {
     let command = if matches!(lanes.lane, Lane::Batch(_)) { Command::MultiaccountImport } else { Command::AccountImport };
     let calls = records.div_ceil(command.spec().accounts_per_call as u64);
-    let time = match lanes.main_rate() {
+    let time = match lanes.foreseen_main_rate() {
         Rate::PerSecond(rate) => Some(Duration::from_secs_f64(calls as f64 / f64::from(rate.get()))),
         Rate::Unlimited => None,
     };
@@ -69,7 +69,7 @@ pub(super) fn forecast(lanes: &Lanes, records: u64) -> (u64, Option<Duration>) {
 
 /// How long the profiles of so many records take at their own rate; no time where there is no limit.
 pub(super) fn forecast_profiles(lanes: &Lanes, records: u64) -> Option<Duration> {
-    match lanes.profile_rate() {
+    match lanes.foreseen_profile_rate() {
         Rate::PerSecond(rate) => Some(Duration::from_secs_f64(records as f64 / f64::from(rate.get()))),
         Rate::Unlimited => None,
     }

@@ -118,6 +118,14 @@ struct Sources<'a> {
     config: &'a ConnectionDefaults,
 }
 
+/// The rate that is given for a run, for a forecast; 0: no limit.
+///
+/// # Errors
+/// An [`ExitMessage`] with exit code 2 if it is no number.
+pub(super) fn given_rate(flags: &ConnectionFlags, environment: Environment) -> Result<Option<u32>, ExitMessage> {
+    Sources { flags, environment, config: &flags.defaults }.given_rate()
+}
+
 /// As whom calls are signed.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -261,8 +269,7 @@ impl Sources<'_> {
     }
 
     fn rate(&self, is_loopback: bool) -> Result<Option<Rate>, ExitMessage> {
-        let given = self.flags.rate.map_or_else(|| self.number("CHATLIFT_RATE"), |flag| Ok(Some(flag)))?;
-        match given.or(self.config.rate).map(NonZeroU32::new) {
+        match self.given_rate()?.map(NonZeroU32::new) {
             None => Ok(None),
             Some(Some(rate)) => Ok(Some(Rate::PerSecond(rate))),
             Some(None) if is_loopback => Ok(Some(Rate::Unlimited)),
@@ -271,6 +278,12 @@ impl Sources<'_> {
                 "leave --rate out: the default is the API's documented limit",
             )),
         }
+    }
+
+    /// The rate as it is given; 0: no limit.
+    fn given_rate(&self) -> Result<Option<u32>, ExitMessage> {
+        let given = self.flags.rate.map_or_else(|| self.number("CHATLIFT_RATE"), |flag| Ok(Some(flag)))?;
+        Ok(given.or(self.config.rate))
     }
 
     fn headroom(&self) -> Result<Headroom, ExitMessage> {
@@ -325,18 +338,9 @@ impl Sources<'_> {
     fn quota(&self, rate: Option<Rate>, ca_pem: Option<&Vec<u8>>) -> Result<Option<QuotaChoice>, ExitMessage> {
         let variable = self.variable(quota::VARIABLE)?;
         let mut flags = self.flags.quota.clone();
-        let wrong = |key: &'static str| {
-            move |why: String| {
-                let hint = format!("write it as --{key} takes it; --help shows it");
-                ExitMessage::yours(format!("{key} of the configuration file: {why}"), hint)
-            }
-        };
-        if flags.quota_rate.is_empty() {
-            let given: Result<_, _> = self.config.quota_rate.iter().map(|text| text.parse()).collect();
-            flags.quota_rate = given.map_err(wrong("quota-rate"))?;
-        }
-        if flags.quota_lost.is_none() {
-            flags.quota_lost = self.config.quota_lost.as_ref().map(|text| text.parse()).transpose().map_err(wrong("quota-lost"))?;
+        flags.quota_rate = quota::rates(&flags.quota_rate, &self.config.quota_rate)?;
+        if let (None, Some(text)) = (flags.quota_lost, &self.config.quota_lost) {
+            flags.quota_lost = Some(text.parse().map_err(|why: String| quota::wrong_in_file("quota-lost", &why))?);
         }
         flags.quota_key = flags.quota_key.or_else(|| self.config.quota_key.clone());
         let password_file = flags.quota_password_file.clone().or_else(|| self.config.quota_password_file.clone());

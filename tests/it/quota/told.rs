@@ -71,6 +71,29 @@ fn a_forecast_says_that_the_limit_is_shared_and_each_process_keeps_to_its_own_ra
     let told =
         bench.call(&["import", "users.csv", "--dry-run", "--quota", &url, "--quota-rate", "account_import=40"]).run().exits(0).stdout;
     assert!(told.contains("at 40 a second"), "{told}");
+    // The same from the configuration file, for both; what is the process's own bounds it as well, and the documented limit does.
+    bench.write("chatlift.toml", &format!("quota = \"{url}\"\nquota-rate = [\"account_import=30\"]\n"));
+    let config = ["--config", "chatlift.toml"];
+    let check = |args: &[&str]| bench.call(&["check", "users.csv"]).args(args).run().exits(0).stdout;
+    let dry = |args: &[&str]| bench.call(&["import", "users.csv", "--dry-run"]).args(args).run().exits(0).stdout;
+    for (told, expected) in [
+        (check(&config), "at 30 a second"),
+        (dry(&config), "at 30 a second"),
+        (check(&["--quota", &url, "--quota-rate", "account_import=25"]), "at 25 a second"),
+        (check(&[&config[..], &["--rate", "10"]].concat()), "at 10 a second"),
+        (check(&["--quota", &url, "--rate", "500"]), "at 200 a second"),
+        (dry(&["--quota", &url, "--rate", "500"]), "at 200 a second"),
+        // None of it is asked for, so no password is needed.
+        (dry(&["--quota", "redis://name@127.0.0.1:1/0"]), "at 200 a second"),
+    ] {
+        assert!(told.contains(expected) && told.contains("the limit is shared"), "{expected}: {told}");
+    }
+    bench.write("chatlift.toml", "rate = 12\n");
+    assert!(dry(&config).contains("at 12 a second"), "{}", dry(&config));
+    for call in [vec!["check", "users.csv"], vec!["import", "users.csv", "--dry-run"]] {
+        let run = bench.call(&call).args(&["--quota-rate", "account_import=30"]).run().exits(2);
+        run.because("more is said of a quota, and no quota is given");
+    }
     // A rehearsal takes nothing of it, and needs no server.
     let rehearsal = bench.call(&["import", "users.csv", "--sandbox", "--quota", "redis://127.0.0.1:1/0"]).run().exits(0);
     assert!(rehearsal.stderr.contains("leaves the quota alone"), "{}", rehearsal.stderr);

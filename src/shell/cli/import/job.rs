@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::OpenInput;
-use crate::domain::command::Command;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::ColumnLayout;
 use crate::domain::target::Target;
@@ -24,7 +23,8 @@ use crate::shell::cli::open_files::{self, Keeps};
 use crate::shell::cli::output_paths::paths;
 use crate::shell::cli::page::PageWatch;
 use crate::shell::cli::preflight::{Admission, ColumnsNeeded, EmptyFile, OddFile};
-use crate::shell::cli::settings::Connection;
+use crate::shell::cli::quota::{self, ForecastQuota, GivenForForecast};
+use crate::shell::cli::settings::{self, Connection};
 use crate::shell::cli::state_file::{LockedState, fill_error, new_identity};
 use crate::shell::exit::ExitMessage;
 
@@ -121,18 +121,26 @@ pub(super) const fn admission(flags: &ImportFlags) -> Admission {
 }
 
 /// `--rate` is the lane's own, `--single-rate` the other one's; a rate without limit forecasts nothing, so the documented one stands in.
-pub(super) fn forecast_rates(flags: &RunFlags) -> Rates {
+///
+/// # Errors
+/// What is wrong with a rate in the environment (exit code 2).
+pub(super) fn forecast_rates(flags: &RunFlags) -> Result<Rates, ExitMessage> {
     let or = |rate: Option<u32>, documented| rate.and_then(NonZeroU32::new).unwrap_or(documented);
-    let rate = flags.connection.rate;
-    // What --quota-rate allows to all is the most that this run gets.
-    let shared = |rate: NonZeroU32, api| {
-        let given = flags.connection.quota.quota_rate.iter().find(|given| given.api == api);
-        given.map_or(rate, |given| rate.min(given.per_s))
-    };
+    let rate = settings::given_rate(&flags.connection, &environment)?;
     let (single, batch) = if flags.batch.is_some() { (flags.single_rate, rate) } else { (rate, None) };
-    Rates {
-        single: shared(or(single, ACCOUNT_IMPORT_CALLS_PER_S), Command::AccountImport),
-        batch: shared(or(batch, BATCH_CALLS_PER_S), Command::MultiaccountImport),
-        profile: shared(or(flags.profile_rate, PROFILE_CALLS_PER_S), Command::PortraitSet),
+    Ok(Rates {
+        single: or(single, ACCOUNT_IMPORT_CALLS_PER_S),
+        batch: or(batch, BATCH_CALLS_PER_S),
+        profile: or(flags.profile_rate, PROFILE_CALLS_PER_S),
+    })
+}
+
+/// The limit that the run would share. A rehearsal in this process shares none.
+pub(super) fn forecast_quota(flags: &RunFlags) -> Result<Option<ForecastQuota>, ExitMessage> {
+    let (given, config) = (&flags.connection.quota, &flags.connection.defaults);
+    if flags.connection.sandbox {
+        return Ok(None);
     }
+    let rates = quota::rates(&given.quota_rate, &config.quota_rate)?;
+    quota::for_forecast(GivenForForecast { flag: given.quota.as_ref(), config: config.quota.as_ref(), rates }, &environment)
 }

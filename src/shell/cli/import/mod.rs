@@ -44,9 +44,8 @@ pub(super) fn run(flags: &ImportFlags) -> CommandEnd {
     notify::begin("import: reading the input");
     EndSteps::of_import(flags).after(|steps| {
         if flags.run.dry_run {
-            let connection = &flags.run.connection;
-            let quota = connection.quota.quota.as_ref().or(connection.defaults.quota.as_ref());
-            return Ok(check::run(&flags.run.input, job::forecast_rates(&flags.run), quota, job::admission(flags)).into());
+            let (rates, shared) = (job::forecast_rates(&flags.run)?, job::forecast_quota(&flags.run));
+            return Ok(check::run(&flags.run.input, rates, shared, job::admission(flags)).into());
         }
         let job = ImportJob::of(flags, steps.page())?;
         steps.announce(&job.connection);
@@ -309,7 +308,7 @@ fn announce(job: &ImportJob, (input, header): (&OpenInput, &Header), journal: &J
     let (lane, from) = (run::lane_words(job.lanes.lane), run::resumed_words(journal.settled().rows));
     let (file, target, results) = (job.typed.input.file.display(), &client.target, job.paths.results.display());
     tracing::info!("importing {file} into {target}{lane}, {rate}{from}; results: {results}");
-    let cost = columns::cost_of_tags(header, job.lanes.profile_rate());
+    let cost = columns::cost_of_tags(header, job.lanes.foreseen_profile_rate());
     if cost.is_none() && client.expires_at.is_none() {
         return;
     }
@@ -369,7 +368,7 @@ struct RowsAhead {
 impl RowsAhead {
     /// How long it takes to send the tags; none where there is no limit.
     fn time_of_tags(self, job: &ImportJob) -> Option<Duration> {
-        match job.lanes.profile_rate() {
+        match job.lanes.foreseen_profile_rate() {
             Rate::PerSecond(rate) => Some(Duration::from_secs(self.with_tags.div_ceil(rate.get().into()))),
             Rate::Unlimited => None,
         }

@@ -60,7 +60,7 @@ impl SyncWatch {
             stops: None,
             bytes,
             limit: job.typed.limit,
-            profile_rate: job.lanes.profile_rate(),
+            profile_rate: job.lanes.foreseen_profile_rate(),
             reach: Reach::new(&job.connection, &environment, Instant::now()),
             shown: OnScreen::Nothing,
             begun: None,
