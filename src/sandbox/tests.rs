@@ -483,26 +483,26 @@ fn a_batch_can_lose_its_profiles_or_be_refused_as_a_whole() {
     assert_eq!(caller.code(wire::ACCOUNT_IMPORT, r#"{"UserID":"b"}"#), 0);
 }
 
-#[test]
-fn a_request_counts_from_its_first_byte() {
-    use std::io::{Read, Write};
+#[tokio::test]
+async fn a_request_counts_from_its_first_byte() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let sandbox = Sandbox::start(SandboxSettings { arrivals_kept: 10, ..settings() }).unwrap();
-    let mut stream = std::net::TcpStream::connect(sandbox.address()).unwrap();
+    let mut stream = tokio::net::TcpStream::connect(sandbox.address()).await.unwrap();
     let (target, host, pause) = (target(wire::ACCOUNT_IMPORT), sandbox.address(), Duration::from_millis(400));
     let head = format!("POST {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\n");
     // The body of the first one and the head of the second one arrive slowly.
-    let begun = [[&head[..], "{", "}"], [&head[..30], &head[30..], "{}"]].map(|pieces| {
-        let begun = std::time::Instant::now();
+    let mut begun = Vec::new();
+    for pieces in [[&head[..], "{", "}"], [&head[..30], &head[30..], "{}"]] {
+        begun.push(tokio::time::Instant::now());
         for piece in pieces {
-            stream.write_all(piece.as_bytes()).unwrap();
+            stream.write_all(piece.as_bytes()).await.unwrap();
             if piece != "}" && piece != "{}" {
-                std::thread::sleep(pause / 2);
+                tokio::time::sleep(pause / 2).await;
             }
         }
-        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
-        begun
-    });
-    let arrivals = sandbox.audit().of(SandboxCommand::AccountImport).arrivals.clone();
-    let (counted, real) = (arrivals[1] - arrivals[0], begun[1] - begun[0]);
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+    }
+    let arrivals = sandbox.audit().of(Command::AccountImport).arrivals.clone();
+    let (counted, real) = (arrivals[1].checked_sub(arrivals[0]).unwrap(), begun[1] - begun[0]);
     assert!(counted.abs_diff(real) < pause / 4, "{counted:?} apart, really {real:?}");
 }

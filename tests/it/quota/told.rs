@@ -72,7 +72,7 @@ fn a_forecast_says_that_the_limit_is_shared_and_each_process_keeps_to_its_own_ra
         bench.call(&["import", "users.csv", "--dry-run", "--quota", &url, "--quota-rate", "account_import=40"]).run().exits(0).stdout;
     assert!(told.contains("at 40 a second"), "{told}");
     // The same from the configuration file, for both; what is the process's own bounds it as well, and the documented limit does.
-    bench.write("chatlift.toml", &format!("quota = \"{url}\"\nquota-rate = [\"account_import=30\"]\n"));
+    bench.write("chatlift.toml", format!("quota = \"{url}\"\nquota-rate = [\"account_import=30\"]\n"));
     let config = ["--config", "chatlift.toml"];
     let check = |args: &[&str]| bench.call(&["check", "users.csv"]).args(args).run().exits(0).stdout;
     let dry = |args: &[&str]| bench.call(&["import", "users.csv", "--dry-run"]).args(args).run().exits(0).stdout;
