@@ -156,8 +156,10 @@ pub struct Series {
     /// The interval that is not over yet.
     open: Point,
     interval: Duration,
-    /// The counts of the sample before.
+    /// The counts of the moment before.
     counted: PerCommand<u64>,
+    /// The limits of the moment before.
+    allowed: PerCommand<Option<f64>>,
 }
 
 impl Series {
@@ -165,7 +167,7 @@ impl Series {
     #[must_use]
     pub fn new(rows: u64) -> Self {
         let open = Point::new(Duration::ZERO, rows);
-        Self { points: Vec::new(), open, interval: FIRST_INTERVAL, counted: PerCommand::default() }
+        Self { points: Vec::new(), open, interval: FIRST_INTERVAL, counted: PerCommand::default(), allowed: PerCommand::default() }
     }
 
     /// Notes a sample; `at` is the time since the start of the run.
@@ -179,8 +181,10 @@ impl Series {
                 let now = calls.stats.apis[command].calls;
                 open.calls[command] += now.checked_sub(self.counted[command]).unwrap_or(now);
                 self.counted[command] = now;
-                // Of limits that change within an interval the last one is shown.
-                open.limits[command] = calls.limits[command].or(open.limits[command]);
+                // Of the limits within an interval the highest is shown, so that no request which it allowed is drawn above it.
+                let limits = [open.limits[command], self.allowed[command], calls.limits[command]];
+                open.limits[command] = limits.into_iter().flatten().reduce(f64::max);
+                self.allowed[command] = calls.limits[command];
             }
             open.latency.add(&calls.latency);
         }
@@ -357,6 +361,17 @@ mod tests {
         // What is too much stays so.
         note(&mut series, Duration::from_millis(2_100), PhaseKind::Running, &calls(2_000, 200.0, 1));
         assert!(series.points()[1].calls_per_s(Command::AccountImport) > 1_000.0);
+    }
+
+    #[test]
+    fn of_limits_that_change_within_a_point_the_highest_is_shown() {
+        let mut series = Series::new(0);
+        let moments = [(100, 200.0), (140, 90.0), (160, 95.0), (180, 95.0), (200, 95.0), (220, 95.0), (240, 95.0), (260, 100.0)];
+        for (tick, (sent, limit)) in (1..).zip(moments) {
+            note(&mut series, TICK * tick, PhaseKind::Running, &calls(sent, limit, 40));
+        }
+        let limits: Vec<f64> = series.points().iter().filter_map(|point| point.limits[Command::AccountImport]).collect();
+        assert_eq!(limits, [200.0, 100.0]);
     }
 
     #[test]

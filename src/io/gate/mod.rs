@@ -276,12 +276,14 @@ impl Gate {
         common.or_else(own)
     }
 
-    /// The requests per second that are allowed now: the limit, or what gets through of it. `None` without a limit.
+    /// The requests per second that are allowed now: the limit, or what gets through of it, or the pace that tests whether more does. `None`
+    /// without a limit.
     #[must_use]
     pub fn allowed_per_s(&self) -> Option<f64> {
-        let full = (self.limited.as_ref()?.full_per_s * FULL_SECOND.as_secs_f64()).round();
+        let limited = self.limited.as_ref()?;
+        let full = (limited.full_per_s * FULL_SECOND.as_secs_f64()).round();
         let own = match &self.lease {
-            None => self.slowed_to_per_s().unwrap_or(full),
+            None => self.slowed_to_per_s().map_or(full, |found| limited.pace.tested_per_s().map_or(full, |tested| found.max(tested))),
             Some(lease) => lease.part_per_s(Instant::now()),
         };
         Some(own.min(full))

@@ -161,6 +161,11 @@ impl Pace {
         self.ceiling_per_s
     }
 
+    /// The pace as it was last asked for; `None` if it is the configured rate.
+    pub(super) fn tested_per_s(&self) -> Option<f64> {
+        (self.per_s < self.limit_per_s).then_some(self.per_s)
+    }
+
     /// Whether the service has slowed this run below its configured rate.
     pub(super) fn is_slowed(&self) -> bool {
         self.ceiling_per_s.is_some() && self.phase != PacePhase::Free

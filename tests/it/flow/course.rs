@@ -67,3 +67,20 @@ async fn the_limit_that_it_shows_while_throttled_is_what_gets_through() {
     assert!((40.0..=60.0).contains(&limit), "{limit}");
     assert_eq!(points[points.len() / 2].phase(), PhaseKind::Throttled);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_that_it_shows_rises_with_the_pace_that_tests_for_more() {
+    // Everything is refused for some seconds, and nothing after that: what got through at the last refusal is no limit any more.
+    let service = Service::new(|call| match call.at.as_secs() {
+        5..8 => code(60007),
+        _ => imported(Duration::from_millis(20)),
+    });
+    let points = course(World::new(accounts(6_000)), &service).await;
+    assert!(during(&points, PhaseKind::Throttled) > Duration::from_secs(20));
+    let limit = |point: &Point| point.limits[Command::AccountImport].unwrap();
+    for point in &points {
+        let (sent, limit) = (point.calls_per_s(Command::AccountImport), limit(point));
+        assert!(sent <= limit + 1.0, "{sent} requests a second are drawn above a limit of {limit}: {point:?}");
+    }
+    assert!(points.iter().any(|point| limit(point) < 10.0) && points.iter().rev().take(5).all(|point| limit(point) >= 199.9));
+}
