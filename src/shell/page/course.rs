@@ -12,6 +12,9 @@ use crate::domain::series::{PhaseKind, Point};
 
 /// APIs that get a line of their own. Chosen: as many as there are colours that can be told apart.
 const APIS_MAX: usize = 4;
+/// The forecast is drawn over at most so many times what has passed; its words say the rest. Chosen: what has happened keeps a third of the
+/// plot.
+const AHEAD_MOST: f64 = 2.0;
 /// A limit that is this much off the last one is drawn as another one, in requests a second. Chosen: less than a line is wide.
 const SAME_LIMIT: f64 = 0.5;
 
@@ -188,8 +191,12 @@ fn rows((points, (rows_before, unit)): (&[Point], (u64, Unit)), forecast: Option
     let (mut to_s, mut most) = now;
     let mut ahead = String::new();
     if let Some(RowsForecast { left, rows_total }) = forecast {
-        (to_s, most) = (now.0 + left.as_secs_f64(), most.max(rows_total as f64));
-        lines.push(Line { key: FORECAST, pieces: vec![vec![now, (to_s, rows_total as f64)]] });
+        let left_s = left.as_secs_f64();
+        let drawn_s = left_s.min(AHEAD_MOST * now.0.max(1.0));
+        let share = if left_s > 0.0 { drawn_s / left_s } else { 1.0 };
+        let end = (now.0 + drawn_s, now.1 + (rows_total as f64 - now.1).max(0.0) * share);
+        (to_s, most) = (end.0, most.max(end.1));
+        lines.push(Line { key: FORECAST, pieces: vec![vec![now, end]] });
         ahead = format!(" The forecast is {} in about {}.", figures::counted(rows_total, unit.noun), whole(left));
         legend.push(Legend::new(FORECAST, format!("forecast: {} more", whole(left))));
     }
@@ -298,6 +305,23 @@ mod tests {
         }
         let shades: Vec<String> = shades(&points(60)).into_iter().map(|shade| shade.words).collect();
         assert_eq!(shades, ["waiting: the service is down, or the store of a shared limit"]);
+    }
+
+    #[test]
+    fn a_long_forecast_leaves_room_for_what_has_happened() {
+        let ticks = |left_s: u64| {
+            let forecast = RowsForecast { left: Duration::from_secs(left_s), rows_total: 1_000_000 };
+            let plots = plots(&points(60), (0, ROWS), Some(forecast));
+            assert!(plots[1].description.ends_with("The forecast is 1,000,000 rows in about 1d 0h.") == (left_s == 86_400));
+            plots[1].drawings[0]
+                .svg
+                .lines()
+                .filter(|line| line.ends_with(" s") || line.ends_with(" min"))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ticks(30), ["10 s", "20 s", "30 s", "40 s", "50 s", "60 s", "70 s", "80 s", "90 s"]);
+        assert_eq!(ticks(86_400), ["30 s", "60 s", "90 s", "120 s", "150 s", "180 s"]);
     }
 
     #[test]
