@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::course::{self, called, whole};
+use super::course::{self, called};
 use super::plot::PhaseSpan;
 use super::reasons::Reason;
 use super::view::{Audience, ReportExamples};
 use super::{Needs, RunPage};
 use crate::domain::call_stats::ApiCallStats;
-use crate::domain::code_meaning::meaning;
+use crate::domain::code_meaning::{AtFault, meaning};
 use crate::domain::command::Command;
 use crate::domain::figures::{self, about_per_s, count, counted};
 use crate::domain::guard::{Guard, GuardVerdict, Judged};
@@ -26,6 +26,8 @@ const TABLE_ROWS_MAX: usize = 60;
 const SPANS_MAX: usize = 12;
 /// A run that is shorter has its times in tenths of a second. Chosen: as durations are shown.
 const TENTHS_BELOW: Duration = Duration::from_secs(10);
+/// What to do about a row that is refused in a sync: its rejects are not imported, since the state would not know of it.
+const REMEDY_OF_SYNC: &str = "correct the row where the file comes from; the next sync sends it";
 /// Most characters of a foreign value that are shown. Chosen: a UserID in full, and the gist of a message.
 const VALUE_MAX: usize = 200;
 
@@ -100,7 +102,7 @@ pub(super) fn phases(series: &Series, points: &[Point]) -> Vec<PhaseRow> {
         let lasted = in_units(so_far + time, unit).saturating_sub(in_units(so_far, unit));
         so_far += time;
         if !lasted.is_zero() {
-            rows.push(PhaseRow { name: phase.name(), lasted: figures::duration(lasted), when: when(&spans, phase) });
+            rows.push(PhaseRow { name: phase.name(), lasted: figures::duration(lasted), when: when(&spans, phase, unit) });
         }
     }
     if rows.len() < 2 {
@@ -117,15 +119,15 @@ fn in_units(time: Duration, unit: Duration) -> Duration {
 }
 
 /// The times that are shaded for a phase, the longest if they are many.
-fn when(spans: &[PhaseSpan], phase: PhaseKind) -> String {
+fn when(spans: &[PhaseSpan], phase: PhaseKind, unit: Duration) -> String {
     let mut spans: Vec<&PhaseSpan> = spans.iter().filter(|span| span.phase == phase).collect();
     let others = spans.len().saturating_sub(SPANS_MAX) as u64;
     spans.sort_by(|one, other| (other.to_s - other.from_s).total_cmp(&(one.to_s - one.from_s)));
     spans.truncate(SPANS_MAX);
     spans.sort_by(|one, other| one.from_s.total_cmp(&other.from_s));
-    let since_start = |seconds: f64| whole(Duration::from_secs_f64(seconds));
+    let since_start = |seconds: f64| figures::duration(in_units(Duration::from_secs_f64(seconds), unit));
     let mut words: Vec<String> =
-        spans.into_iter().map(|span| format!("{} to {}", since_start(span.from_s), since_start(span.to_s.ceil()))).collect();
+        spans.into_iter().map(|span| format!("{} to {}", since_start(span.from_s), since_start(span.to_s))).collect();
     if others > 0 {
         words.push(format!("{} shorter times", count(others)));
     }
@@ -163,9 +165,11 @@ pub(super) fn codes(figures: &Figures) -> Vec<CodeRow> {
     let mut codes: Vec<(i64, u64)> = figures.traffic().codes.iter().map(|(code, times)| (*code, *times)).collect();
     codes.sort_by_key(|(code, times)| (*code == 0, std::cmp::Reverse(*times), *code));
     codes.truncate(TABLE_ROWS_MAX);
+    let is_sync = matches!(figures, Figures::Rows(summary) if summary.sync.is_some());
     let row = |(code, times): (i64, u64)| {
         let found = meaning(code);
-        CodeRow { code, count: count(times), meaning: found.meaning, fault: found.fault.name(), remedy: found.remedy }
+        let remedy = if is_sync && found.fault == AtFault::Row { REMEDY_OF_SYNC } else { found.remedy };
+        CodeRow { code, count: count(times), meaning: found.meaning, fault: found.fault.name(), remedy }
     };
     codes.into_iter().map(row).collect()
 }
@@ -304,7 +308,7 @@ mod tests {
         // 0.38, 1.87 and 1.29 s are 3.54 s.
         assert_eq!(
             short,
-            [["planning", "0.3s", "0s to 2s"], ["running", "1.9s", ""], ["waiting", "1.3s", "1s to 4s"], ["in all", "3.5s", ""]]
+            [["planning", "0.3s", "0s to 1.1s"], ["running", "1.9s", ""], ["waiting", "1.3s", "1.1s to 3.5s"], ["in all", "3.5s", ""]]
                 .map(|row| row.map(str::to_owned))
         );
         let long = told(&[(Planning, 300), (Running, 30_900), (Throttled, 4_800), (Waiting, 12_700), (Running, 20_000), (Draining, 900)]);

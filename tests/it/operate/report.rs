@@ -182,7 +182,10 @@ fn the_program_at_the_end_gets_the_reports_path() {
 #[test]
 fn a_sync_shows_its_plan_and_what_each_guard_found_against_its_bound() {
     let bench = CliFixture::with_users(40);
-    let server = Server::new(|_| imported());
+    let server = Server::new(|request| match request.user_id.as_str() {
+        "user43" | "user59" => code(70402),
+        _ => imported(),
+    });
     let key = bench.key();
     let sync = |flags: &[&str]| {
         let call = bench.call(&["sync", "users.csv", "--state", "s.db", "--endpoint", &server.endpoint(), "--sdkappid", SDKAPPID]);
@@ -205,10 +208,11 @@ fn a_sync_shows_its_plan_and_what_each_guard_found_against_its_bound() {
     sync(&["--canary", "user2", "--report-anonymous"]).exits(6);
     assert!(!report(&bench).contains("user2"));
     bench.write("users.csv", users(60));
-    sync(&["--limit", "5"]).exits(0);
+    sync(&["--limit", "5"]).exits(3);
     assert_eq!(element(&report(&bench), "id=\"guards\"").matches("✓ passed").count(), 8);
-    sync(&[]).exits(0);
+    sync(&[]).exits(3);
     let html = report(&bench);
+    assert!(element(&html, "id=\"codes\"").contains("correct the row where the file comes from"), "{}", element(&html, "id=\"codes\""));
     let plan = element(&html, "id=\"plan\"");
     assert!(plan.contains("<dt>create</dt><dd>20</dd>") && plan.contains("goes on with a plan that was made earlier"), "{plan}");
 }
