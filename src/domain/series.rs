@@ -12,6 +12,10 @@ pub const POINTS_MAX: usize = 600;
 /// A point covers at least this time as long as there are few. Chosen: the shortest in which "calls a second" means something.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Requests in an interval that are no other pace: it begins just before one that leaves and ends just behind another, and two may leave at
+/// once. Source: the bucket of the gate.
+const AT_THE_EDGES: u64 = 2;
+
 /// What a run does, without the details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PhaseKind {
@@ -88,8 +92,7 @@ impl Point {
         let seconds = self.length().max(FIRST_INTERVAL).as_secs_f64();
         let per_s = |calls: u64| calls as f64 / seconds;
         let calls = self.calls[command];
-        // Even requests have one more in an interval that begins just before one of them and ends just behind another: that is no other pace.
-        let is_explained = |limit: &f64| per_s(calls) > *limit && per_s(calls.saturating_sub(1)) <= *limit;
+        let is_explained = |limit: &f64| per_s(calls) > *limit && per_s(calls.saturating_sub(AT_THE_EDGES)) <= *limit;
         self.limits[command].filter(is_explained).unwrap_or(per_s(calls))
     }
 

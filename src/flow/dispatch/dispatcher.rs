@@ -240,6 +240,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
         self.note_sends();
         let stats = self.stats();
         let progress = Progress {
+            at: now,
             phase: self.phase(now),
             calls: stats.calls(),
             retries: stats.retries(),

@@ -101,6 +101,8 @@ impl Clocks {
 /// The state of the calls, for whoever watches; what they are about, the workload knows.
 #[derive(Debug, Clone)]
 pub struct Progress {
+    /// When all this was counted.
+    pub at: Instant,
     pub phase: RunPhase,
     pub calls: u64,
     pub retries: u64,

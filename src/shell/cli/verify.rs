@@ -146,8 +146,8 @@ impl VerifyRun<'_> {
         let mut watched = self.reach.clone();
         let on_progress = Box::new(move |requests: &Progress, verification: &Verification<Watched, Reconciled>| {
             watched.heed(requests.calls, &requests.phase, Instant::now());
-            page.update(|page, now| {
-                page.asks(requests, AskedSoFar { counts: verification.counts(), waiting: verification.waiting(), ids }, now);
+            page.update(|page, _| {
+                page.asks(requests, AskedSoFar { counts: verification.counts(), waiting: verification.waiting(), ids });
             });
             phase_bar.tell(
                 (verification.counts().asked(), ids),

@@ -219,13 +219,14 @@ impl RunPage {
     }
 
     /// How far an import, or the rows of a sync, are.
-    pub fn sends(&mut self, progress: &ImportProgress, now: Instant) {
+    pub fn sends(&mut self, progress: &ImportProgress) {
+        let now = progress.requests.at;
         self.rows_done = self.start.rows_done + progress.counts.rows();
         self.rows_waiting = progress.rows_waiting;
         self.pace.note(progress.requests.calls, now);
         let pace = self.pace.calls_per_s(progress.requests.calls, now);
         self.left = pace.and_then(|pace| time_left(progress, self.start, pace));
-        self.notes(&progress.requests, now);
+        self.notes(&progress.requests);
         let traffic = self.traffic();
         if let Figures::Rows(summary) = &mut self.figures {
             (summary.counts, summary.traffic) = (self.before + progress.counts, traffic);
@@ -233,14 +234,15 @@ impl RunPage {
     }
 
     /// How far a verification is.
-    pub fn asks(&mut self, progress: &Progress, AskedSoFar { counts, waiting, ids }: AskedSoFar, now: Instant) {
+    pub fn asks(&mut self, progress: &Progress, AskedSoFar { counts, waiting, ids }: AskedSoFar) {
+        let now = progress.at;
         (self.rows_done, self.rows_waiting, self.ids) = (counts.asked(), waiting, Some(ids));
         let answered = self.rows_done + waiting;
         self.pace.note(answered, now);
         let pace = self.pace.calls_per_s(answered, now).filter(|pace| *pace > 0.0);
         let rest = ids.saturating_sub(answered) as f64;
         self.left = pace.and_then(|pace| Duration::try_from_secs_f64(rest / pace).ok());
-        self.notes(progress, now);
+        self.notes(progress);
         let traffic = self.traffic();
         if let Figures::Verification(verified) = &mut self.figures {
             (verified.counts, verified.not_asked, verified.traffic) = (counts, ids.saturating_sub(counts.asked()), traffic);
@@ -248,16 +250,17 @@ impl RunPage {
     }
 
     /// How far the kicks and deletions of a sync are.
-    pub fn acts(&mut self, calls: &Progress, now: Instant) {
+    pub fn acts(&mut self, calls: &Progress) {
         self.left = None;
-        self.notes(calls, now);
+        self.notes(calls);
         let traffic = self.traffic();
         if let Figures::Rows(summary) = &mut self.figures {
             summary.traffic = traffic;
         }
     }
 
-    fn notes(&mut self, Progress { phase, so_far, .. }: &Progress, now: Instant) {
+    /// Notes it at the time of its counts: whoever shows a run does other things first, and a point that is too long makes the next too short.
+    fn notes(&mut self, Progress { at, phase, so_far, .. }: &Progress) {
         self.phase = phase.into();
         (self.awaits, self.doing) = match phase {
             RunPhase::Waiting { why, .. } => (Awaits::Service, why.clone()),
@@ -269,7 +272,7 @@ impl RunPage {
         }
         self.part = so_far.stats.clone();
         let sample = RunMoment { phase: self.phase, rows: self.rows_done, calls: Some(so_far) };
-        self.series.note(now - self.began, &sample);
+        self.series.note(*at - self.began, &sample);
     }
 
     /// The requests of all parts of this process.

@@ -434,12 +434,19 @@ mod tests {
             let counts = OutcomeCounts { imported: second * 200, ..OutcomeCounts::default() };
             let (calls, so_far) = (second * 200, so_far.clone());
             let progress = ImportProgress {
-                requests: Progress { phase: RunPhase::Running, calls, retries: 0, in_flight: 1, so_far },
+                requests: Progress {
+                    at: began + Duration::from_secs(second),
+                    phase: RunPhase::Running,
+                    calls,
+                    retries: 0,
+                    in_flight: 1,
+                    so_far,
+                },
                 counts,
                 rows_waiting: 0,
                 offset: None,
             };
-            page.sends(&progress, began + Duration::from_secs(second));
+            page.sends(&progress);
         }
         (page, began + Duration::from_secs(seconds))
     }

@@ -183,7 +183,7 @@ mod tests {
         let counts = OutcomeCounts { imported, failed: 0, invalid: 0, ..OutcomeCounts::default() };
         let (offset, so_far) = (Some(imported * 10), CallsSoFar::default());
         ImportProgress {
-            requests: Progress { phase: RunPhase::Running, calls: imported, retries: 0, in_flight: 12, so_far },
+            requests: Progress { at: Instant::now(), phase: RunPhase::Running, calls: imported, retries: 0, in_flight: 12, so_far },
             counts,
             rows_waiting: 0,
             offset,

@@ -293,7 +293,7 @@ fn on_progress(
         notify::came_round(|| progress::done_words(begun.rows + progress.counts.rows(), &progress.requests));
         reach.heed(progress.requests.calls, &progress.requests.phase, Instant::now());
         reporter.tell(progress, Instant::now());
-        page.update(|page, now| page.sends(progress, now));
+        page.update(|page, _| page.sends(progress));
     })
 }
 

@@ -126,7 +126,7 @@ impl SyncWatch {
         if let OnScreen::Rows(reporter) = &mut self.shown {
             reporter.tell(progress, now);
         }
-        self.page.update(|page, now| page.sends(progress, now));
+        self.page.update(|page, _| page.sends(progress));
     }
 
     /// The run has its checkpoint, which also says what earlier processes came to.
@@ -140,7 +140,7 @@ impl SyncWatch {
         let words = format!("missing accounts: {} of {} done", figures::count(*acted), figures::count(*due));
         let detail = progress::state(calls);
         notify::came_round(|| format!("{words}, {detail}"));
-        self.page.update(|page, now| page.acts(calls, now));
+        self.page.update(|page, _| page.acts(calls));
         self.phase().tell((*acted, *due), &words, &detail, Instant::now());
     }
 }
