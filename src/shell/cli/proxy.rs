@@ -5,7 +5,7 @@ use std::path::Path;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::secret::read_secret;
+use super::secret::read_password;
 use super::url_source::UrlSource;
 use crate::io::api::proxy::ProxySettings;
 use crate::shell::exit::ExitMessage;
@@ -49,7 +49,7 @@ pub(super) fn resolve(given: Option<(&String, UrlSource)>, password_file: Option
                 "write it like http://NAME@HOST:PORT",
             ));
         }
-        (None, Some(file)) => Some(read_secret(file)?),
+        (None, Some(file)) => Some(read_password(file)?),
         (None, None) => None,
     };
     let is_named = password.is_some() || !user.is_empty();

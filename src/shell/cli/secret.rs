@@ -19,7 +19,7 @@ const MAX_BYTES: usize = 4096;
 /// # Errors
 /// An [`ExitMessage`] with exit code 2 if the file is unreadable, readable by others, empty, or not a key.
 pub(super) fn read_secret(path: &Path) -> Result<SecretString, ExitMessage> {
-    parse(&format!("the key file {}", path.display()), &read_alone(path)?)
+    parse(&format!("the key file {}", path.display()), &read_alone(path, "key")?)
 }
 
 /// Reads a password from a file that nobody else may read. It may be of any characters: one line, as it is.
@@ -27,25 +27,26 @@ pub(super) fn read_secret(path: &Path) -> Result<SecretString, ExitMessage> {
 /// # Errors
 /// As [`read_secret`]'s.
 pub(super) fn read_password(path: &Path) -> Result<SecretString, ExitMessage> {
-    parse_line(&format!("the key file {}", path.display()), &read_alone(path)?)
+    parse_line(&format!("the password file {}", path.display()), &read_alone(path, "password")?)
 }
 
-fn read_alone(path: &Path) -> Result<Vec<u8>, ExitMessage> {
+/// Reads the file of a `what`, which nobody else may be able to read.
+fn read_alone(path: &Path, what: &str) -> Result<Vec<u8>, ExitMessage> {
     use std::os::unix::fs::PermissionsExt;
     if looks_like_key(path) {
         return Err(ExitMessage::yours(
-            "what is given as the key file looks like the key itself",
-            "write the key into a file, chmod 600, and give its path; a key that was on a command line should be replaced",
+            format!("what is given as the {what} file looks like the {what} itself"),
+            format!("write the {what} into a file, chmod 600, and give its path; a {what} that was on a command line should be replaced"),
         ));
     }
-    let metadata = std::fs::metadata(path).map_err(|why| cannot_read("the key file", path, &why))?;
+    let metadata = std::fs::metadata(path).map_err(|why| cannot_read(&format!("the {what} file"), path, &why))?;
     if metadata.permissions().mode() & 0o077 != 0 {
         // Nobody should change the mode of a device or a folder for it.
         let hint =
             if metadata.is_file() { format!("chmod 600 {}", file_word(path)) } else { "name a file that only you can read".to_owned() };
-        return Err(ExitMessage::yours(format!("the key file {} can be read by others", path.display()), hint));
+        return Err(ExitMessage::yours(format!("the {what} file {} can be read by others", path.display()), hint));
     }
-    small::read(path).map_err(|why| cannot_read("the key file", path, &why))
+    small::read(path).map_err(|why| cannot_read(&format!("the {what} file"), path, &why))
 }
 
 /// Whether the path looks like the key itself, which no message may show then. Tencent's keys are 64 hexadecimal digits.

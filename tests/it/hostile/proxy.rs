@@ -179,6 +179,15 @@ fn a_password_comes_from_the_variable_or_a_private_file() {
     let url = format!("http://me@127.0.0.1:{}", proxy.port);
     let call = again.import(&server).at_any_rate().args(&["--proxy", &url, "--proxy-password-file", again.key().to_str().unwrap()]);
     call.run().exits(0).imports_all(5);
+
+    // A password may have spaces; the line end is none of it.
+    let (bench, proxy) = (CliFixture::with_users(5), guarded());
+    let file = bench.outside("password");
+    std::fs::write(&file, "p@ss w\n").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let url = format!("http://me@127.0.0.1:{}", proxy.port);
+    let call = bench.import(&server).at_any_rate().args(&["--proxy", &url, "--proxy-password-file", file.to_str().unwrap()]);
+    call.run().exits(0).imports_all(5);
 }
 
 #[test]

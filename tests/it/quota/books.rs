@@ -448,6 +448,41 @@ fn the_limit_is_used_by_one_and_by_several_near_and_far() {
     }
 }
 
+/// The wait of `--max-outage` must not begin anew with each lucky answer of a store that is half dead.
+#[test]
+fn one_answer_alone_is_no_end_of_a_wait_for_the_store_and_two_in_a_row_are() {
+    let (zero, second) = (Instant::now(), Duration::from_secs(1));
+    let mut book = LeaseBook::new(NonZeroU32::new(200).unwrap(), 200, IfLost::Wait);
+    let mut ask = |at: Instant, answers: bool| {
+        // A request is waiting all the time.
+        let _ = book.room(at);
+        let renewal = book.renewal(at);
+        if answers {
+            let waits = vec![Duration::ZERO; usize::from(renewal.kept == 0) * 10];
+            let answer = Renewed {
+                entry: 1,
+                kept: renewal.kept,
+                share: 200,
+                lease: Duration::from_millis(500),
+                processes: 1,
+                slot_time: Duration::from_millis(1_008),
+                pace: None,
+                waits,
+            };
+            book.renewed(renewal.number, &answer, at);
+        } else {
+            book.lost(renewal.number);
+        }
+        let _ = book.room(at);
+        book.starved_since()
+    };
+    assert_eq!(ask(zero, false), Some(zero));
+    assert_eq!(ask(zero + second, true), Some(zero), "one answer may be luck");
+    assert_eq!(ask(zero + 2 * second, false), Some(zero));
+    assert_eq!(ask(zero + 3 * second, true), Some(zero));
+    assert_eq!(ask(zero + 3 * second + Duration::from_millis(150), true), None, "two in a row are the end of the wait");
+}
+
 #[test]
 fn a_script_with_a_fault_would_be_found() {
     let Some(server) = RedisServer::start("the books of the quota with the real script") else { return };

@@ -5,5 +5,6 @@ mod documented;
 mod lost;
 mod processes;
 mod script;
+mod settings;
 mod slowed;
 mod told;

@@ -1,14 +1,16 @@
 //! What is shown of a shared limit, and the pace that one process finds and all keep.
 
 use std::num::NonZeroU32;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use chatlift::domain::command::Command as Api;
 use chatlift::sandbox::SandboxSettings;
 use rustix::process::Signal;
 
-use super::processes::{Service, benches, start};
+use super::processes::{Service, benches, start, stop};
 use crate::support::redis_server::RedisServer;
+use crate::support::tools::skipped;
 use crate::support::{CliFixture, KEY, SDKAPPID, passes};
 
 /// What the service lets through, far below the quota. Chosen: it is found within a few refusals.
@@ -38,6 +40,30 @@ fn what_one_process_finds_all_keep_and_each_tells_it() {
         assert_eq!(summary["quota"]["max_runs"], 2, "{summary}");
         assert_eq!((&summary["quota"]["times_lost"], &summary["quota"]["calls_alone"]), (&0.into(), &0.into()), "{summary}");
     }
+}
+
+#[test]
+fn the_progress_line_of_each_run_tells_how_many_share_and_its_own_part() {
+    let Some(store) = RedisServer::start("a progress line that tells of a quota") else { return };
+    let (service, benches) = (Service::new(), benches::<2>());
+    let other = start(&benches[1], &service, &store.url());
+    service.gets(100);
+    let (program, key, endpoint, url) = (env!("CARGO_BIN_EXE_chatlift"), benches[0].key(), service.sandbox.endpoint(), store.url());
+    let import =
+        format!("{program} import users.csv --sdkappid {SDKAPPID} --endpoint {endpoint} --secret-key-file {} --quota {url}", key.display());
+    let mut script = Command::new("script");
+    // The wide terminal has room for the whole line.
+    script.args(["-qec", &format!("stty cols 200 rows 24; exec timeout --foreground --signal=TERM 3 {import}"), "/dev/null"]);
+    script.current_dir(benches[0].path(".")).stdin(Stdio::null()).env("TERM", "xterm");
+    let shown = match script.output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => return skipped("the progress line of a quota", &format!("script cannot be started ({error})")),
+    };
+    stop(other);
+    let parts: Vec<u32> = shown.split("quota: 2 runs, ").skip(1).filter_map(|rest| rest.split_once("/s here")?.0.parse().ok()).collect();
+    eprintln!("its part, as the line told it: {parts:?}");
+    let own = parts.last().copied().unwrap_or_default();
+    assert!((30..=150).contains(&own), "half of 200 a second: {own}; {shown}");
 }
 
 #[test]
