@@ -149,7 +149,7 @@ impl Simulation {
             }
             Event::Answered { client, left, is_refused } => {
                 if is_refused {
-                    self.gates[client].slow_down(self.origin + left, self.origin + now);
+                    self.gates[client].on_throttled(self.origin + left, self.origin + now);
                 }
             }
             Event::OtherCalls => self.others_call(now),

@@ -242,7 +242,7 @@ impl CallStats {
     }
 
     /// Counts a request that was lost because the server had closed its kept connection. It says nothing about the service.
-    pub fn count_given_up(&mut self, command: Command, is_retry: bool) {
+    pub fn count_not_delivered(&mut self, command: Command, is_retry: bool) {
         self.apis[command].retries += u64::from(is_retry);
     }
 

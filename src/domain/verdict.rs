@@ -83,7 +83,7 @@ pub enum Verdict {
     ConnectFailed,
     /// Too many requests: slow down and try again; counts as no attempt.
     Throttle(ThrottleScope),
-    /// The signature was refused: sign again, try once more, then stop; counts as no attempt.
+    /// The signature was rejected: sign again, try once more, then stop; counts as no attempt.
     Reauthenticate,
     /// The row itself is the cause; for a batch, some row in it.
     Reject,
@@ -100,7 +100,7 @@ pub enum CallEffect {
     /// The signature of the request was accepted.
     SignatureAccepted,
     Throttled(ThrottleScope),
-    SignatureRefused,
+    SignatureRejected,
     /// The breaker opened.
     Down,
     /// The breaker closed again.

@@ -132,7 +132,7 @@ impl<W: Workload> Scheduler<W> {
             return Ok(());
         }
         job.last = last;
-        self.give_up(workload, id, at)
+        self.fail_exhausted(workload, id, at)
     }
 
     /// Whether another part of the same batch may yet go well: until then nobody knows whose fault a malformed request is.
@@ -153,13 +153,13 @@ impl<W: Workload> Scheduler<W> {
         }
     }
 
-    /// A call that left then went well: what is exhausted and had its last call ended by then is given up, or tried a last time.
+    /// A call that left then went well: what is exhausted and had its last call ended by then fails, or is tried a last time.
     pub(super) fn release(&mut self, workload: &mut W, breaker: Command, when: When) -> Decided<W> {
         let released = self.apis[breaker].health.release(when.times());
         let (divisible, alone): (Vec<_>, Vec<_>) =
             released.try_again.into_iter().partition(|(id, _)| workload.is_divisible(&self.jobs[*id]));
         for id in released.fail.into_iter().chain(divisible.into_iter().map(|(id, _)| id)) {
-            self.give_up(workload, id, when.at)?;
+            self.fail_exhausted(workload, id, when.at)?;
         }
         self.jobs.try_again(alone);
         Ok(())
@@ -174,7 +174,7 @@ impl<W: Workload> Scheduler<W> {
         let divisible = self.apis[tested].health.exhausted().filter(|id| workload.is_divisible(&self.jobs[*id]));
         for id in divisible.collect::<Vec<_>>() {
             self.apis[tested].health.forget(id);
-            self.give_up(workload, id, at)?;
+            self.fail_exhausted(workload, id, at)?;
         }
         let health = &mut self.apis[tested].health;
         if health.has_exhausted() {
@@ -190,7 +190,7 @@ impl<W: Workload> Scheduler<W> {
     }
 
     /// Looks at the jobs that are out of attempts when nothing else is left that could show whether the service is well: a test is to.
-    /// What no test can judge is tried again from time to time, and given up once its time is over. Returns whether something has changed.
+    /// What no test can judge is tried again from time to time, and fails once its time is over. Returns whether something has changed.
     ///
     /// # Errors
     /// [`Stop`].
@@ -210,13 +210,13 @@ impl<W: Workload> Scheduler<W> {
         let mut has_changed = !released.fail.is_empty() || !released.try_again.is_empty();
         for id in released.fail {
             self.unjudged += workload.count_accounts(&self.jobs[id]) as u64;
-            self.give_up(workload, id, at)?;
+            self.fail_exhausted(workload, id, at)?;
         }
         self.jobs.try_again(released.try_again);
         let health = &self.apis[breaker].health;
         if health.retry_at().is_none() && health.is_trusted() && self.is_idle(workload, breaker) {
             for id in self.apis[breaker].health.take_unknown() {
-                self.give_up(workload, id, at)?;
+                self.fail_exhausted(workload, id, at)?;
             }
             if self.apis[breaker].health.has_exhausted() && self.is_idle(workload, breaker) {
                 self.apis[breaker].health.suspect(at.now);
@@ -232,8 +232,8 @@ impl<W: Workload> Scheduler<W> {
         self.apis[breaker].in_flight == 0 && workload.is_spent(breaker) && !W::COMMANDS.iter().any(moves)
     }
 
-    /// A job is out of attempts for good.
-    fn give_up(&mut self, workload: &mut W, id: JobId, at: ClockReading) -> Decided<W> {
+    /// Ends a job that is out of attempts: it fails, or its workload divides it.
+    fn fail_exhausted(&mut self, workload: &mut W, id: JobId, at: ClockReading) -> Decided<W> {
         let mut job = self.remove(id);
         let last = std::mem::take(&mut job.last);
         self.resolve(workload, job, JobOutcome::AttemptsExhausted(last), at).map(drop)

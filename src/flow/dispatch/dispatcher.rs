@@ -14,7 +14,7 @@ use crate::domain::command::{Command, PerCommand};
 use crate::domain::retry::DRAIN;
 use crate::domain::verdict::{CallEffect, CallOutcome, ThrottleScope};
 use crate::io::api::usersig::Signer;
-use crate::io::api::{Api, ConnectionWish, GivenUp};
+use crate::io::api::{Api, ConnectionWish, NotDelivered};
 use crate::io::gate::{self, Gate, GateAnswer, Rate, any_sent};
 use crate::io::quota::{Quota, QuotaWait};
 
@@ -30,7 +30,7 @@ enum LoopEvent<E> {
 struct Returned {
     id: CallId,
     command: Command,
-    end: Result<CallOutcome, GivenUp>,
+    end: Result<CallOutcome, NotDelivered>,
     left: Instant,
     generation: u32,
     is_retry: bool,
@@ -338,7 +338,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
             LoopEvent::Signal => self.signalled(),
             LoopEvent::Moved => {}
         }
-        self.give_up_after_outage();
+        self.stop_after_outage();
         self.heed_quota();
         Ok(())
     }
@@ -373,7 +373,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
         }
     }
 
-    fn give_up_after_outage(&mut self) {
+    fn stop_after_outage(&mut self) {
         if let Some((since, breaker)) = self.scheduler.useless_since()
             && Instant::now() >= since + self.settings.max_outage
         {
@@ -389,8 +389,8 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
         let end = match end {
             Ok(end) => end,
             Err(why) => {
-                if why == GivenUp::ConnectionClosed {
-                    self.traffic.count_given_up(command, is_retry);
+                if why == NotDelivered::ConnectionClosed {
+                    self.traffic.count_not_delivered(command, is_retry);
                 }
                 self.repeats[command].push_back(id);
                 return Ok(());
@@ -444,17 +444,17 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
     ) {
         match effect {
             CallEffect::Nothing => {}
-            CallEffect::SignatureAccepted | CallEffect::Back => self.signer.accepted(generation),
+            CallEffect::SignatureAccepted | CallEffect::Back => self.signer.on_accepted(generation),
             CallEffect::Throttled(scope) => {
                 self.traffic.apis[command].throttled += 1;
                 for (api, gate) in self.gates.iter_mut() {
                     if scope == ThrottleScope::All || api == command {
-                        gate.slow_down(left, now);
+                        gate.on_throttled(left, now);
                     }
                 }
             }
-            CallEffect::SignatureRefused => {
-                if let Err(reason) = self.signer.refused(generation, now, (self.clocks.wall)()) {
+            CallEffect::SignatureRejected => {
+                if let Err(reason) = self.signer.on_rejected(generation, now, (self.clocks.wall)()) {
                     self.stop(AbortCause::Refused { reason, code: None, says: self.complaint.clone() });
                 }
             }

@@ -39,8 +39,8 @@ impl<R> Default for ApiHealth<R> {
 }
 
 impl<R> ApiHealth<R> {
-    /// Whether this job is the test that is in flight; from here on it is not.
-    pub(crate) fn takes_probe(&mut self, id: JobId) -> bool {
+    /// Ends the test that is in flight if this job is it. Returns whether it was.
+    pub(crate) fn take_probe(&mut self, id: JobId) -> bool {
         self.probe.take_if(|probe| matches!(probe, Probe::Job(job) if *job == id)).is_some()
     }
 
@@ -119,7 +119,7 @@ pub(crate) const fn effect(verdict: &Verdict) -> CallEffect {
     match verdict {
         Verdict::Accepted | Verdict::Reject => CallEffect::SignatureAccepted,
         Verdict::Throttle(scope) => CallEffect::Throttled(*scope),
-        Verdict::Reauthenticate => CallEffect::SignatureRefused,
+        Verdict::Reauthenticate => CallEffect::SignatureRejected,
         Verdict::Retry | Verdict::ConnectFailed | Verdict::Unknown | Verdict::Abort(_) => CallEffect::Nothing,
     }
 }
@@ -129,7 +129,7 @@ pub(crate) const fn effect_of_test(change: HealthChange, verdict: &Verdict) -> C
     match (change, verdict) {
         (HealthChange::Down, _) => CallEffect::Down,
         (HealthChange::Back | HealthChange::Nothing, Verdict::Throttle(scope)) => CallEffect::Throttled(*scope),
-        (HealthChange::Back | HealthChange::Nothing, Verdict::Reauthenticate) => CallEffect::SignatureRefused,
+        (HealthChange::Back | HealthChange::Nothing, Verdict::Reauthenticate) => CallEffect::SignatureRejected,
         (HealthChange::Back, _) => CallEffect::Back,
         (HealthChange::Nothing, Verdict::Accepted | Verdict::Reject) => CallEffect::SignatureAccepted,
         (HealthChange::Nothing, _) => CallEffect::Nothing,

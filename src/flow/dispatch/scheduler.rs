@@ -218,7 +218,7 @@ impl<W: Workload> Scheduler<W> {
         let verdict = verdict.unwrap_or_else(|| judge(&end, self.seen, self.judged_as(id, carries)));
         let api = &mut self.apis[breaker];
         api.in_flight -= 1;
-        let is_probe = api.takes_probe(id);
+        let is_probe = api.take_probe(id);
         if command.spec().breaker == breaker {
             api.unknown.note(id, carries, &verdict);
         }
@@ -293,7 +293,7 @@ impl<W: Workload> Scheduler<W> {
         self.jobs.is_empty()
     }
 
-    /// Accounts that were given up only after a long wait, since nothing could show whether the service was well.
+    /// Accounts that failed only after a long wait, since nothing could show whether the service was well.
     #[must_use]
     pub const fn unjudged(&self) -> u64 {
         self.unjudged

@@ -104,10 +104,10 @@ impl ImportWorkload {
         }
         let parts = || jobs.iter().filter(|(_, job)| job.batch_id == batch_id && job.command != Command::PortraitSet);
         if self.batch_trial.accepted_singly && !parts().any(|(_, job)| job.command == Command::MultiaccountImport) {
-            return self.give_up_batches(HaltReason::BatchesRefused);
+            return self.leave_batch_mode(HaltReason::BatchesRefused);
         }
         if parts().next().is_none() {
-            self.batch_trial.is_gone();
+            self.batch_trial.abandon();
         }
         Followup::Nothing
     }
@@ -141,11 +141,11 @@ impl ImportWorkload {
         let Job { payload: mut rows, charges, .. } = job;
         rows.extend(self.take_listed());
         self.put_back(rows, charges);
-        self.give_up_batches(HaltReason::BatchDropsProfiles)
+        self.leave_batch_mode(HaltReason::BatchDropsProfiles)
     }
 
     /// Takes the single lane for the rest of the run, or stops it.
-    fn give_up_batches(&mut self, why: HaltReason) -> Followup<Rows> {
+    fn leave_batch_mode(&mut self, why: HaltReason) -> Followup<Rows> {
         if self.lane == Lane::Batch(OnBatchFailure::Stop) {
             return Followup::Abort(why, Failure::default());
         }
@@ -154,7 +154,7 @@ impl ImportWorkload {
         Followup::StopCommand(Command::MultiaccountImport)
     }
 
-    /// Rows of a batch that is given up wait again beside the fresh ones, in order of rows.
+    /// Rows of a batch that is abandoned wait again beside the fresh ones, in order of rows.
     pub(super) fn put_back(&mut self, rows: Rows, charges: Charges) {
         for row in &rows {
             self.put(*row, Place::None);

@@ -67,8 +67,8 @@ impl BatchTrial {
         !self.batches_accepted && self.on_trial == Some(batch_id)
     }
 
-    /// Nothing is left of the batch on trial: it brought no evidence, another one may.
-    pub(super) fn is_gone(&mut self) {
+    /// Ends the trial of a batch of which nothing is left: it brought no evidence, and another one may.
+    pub(super) fn abandon(&mut self) {
         self.on_trial = None;
         self.accepted_singly = false;
     }

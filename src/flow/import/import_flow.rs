@@ -121,8 +121,9 @@ where
         self.committing = Some(tokio::task::spawn_blocking(move || sink.commit().map(|()| sink)));
     }
 
-    /// Looks, when everything has settled, whether the input has come to more meanwhile, or is no more what was read.
-    fn goes_on(&mut self, clocks: &Clocks) -> bool {
+    /// Looks, when everything has settled, whether the input has come to more meanwhile, or is no more what was read. Admits the record
+    /// that has come. Returns whether the run goes on.
+    fn admit_late_record(&mut self, clocks: &Clocks) -> bool {
         if self.limit_reached || self.input_error.is_some() {
             return false;
         }
@@ -220,7 +221,7 @@ where
 
     fn is_done(&mut self, clocks: &Clocks) -> bool {
         let has_settled = self.workload.is_empty() && self.sink.is_some() && self.workload.input_has_ended();
-        has_settled && !self.goes_on(clocks)
+        has_settled && !self.admit_late_record(clocks)
     }
 
     fn next_due(&self) -> Option<Instant> {

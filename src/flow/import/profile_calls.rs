@@ -256,7 +256,7 @@ impl ImportWorkload {
     fn import_first(&mut self, job: &Job<Rows>, at: ClockReading) -> Followup<Rows> {
         let row = job.payload[0];
         if let Some(open) = self.buffer.open_mut(row) {
-            open.needs_all();
+            open.send_everything();
         }
         self.put(row, Place::ImportingUnknown(at.now));
         let import = Job::new(Command::AccountImport, vec![row], row);

@@ -44,8 +44,8 @@ impl UnsettledRecord {
         self.held_back = tags;
     }
 
-    /// The service does not know the account: it needs all that the record has.
-    pub(super) fn needs_all(&mut self) {
+    /// Makes the record send all that it has, from the import on: the service does not know the account.
+    pub(super) fn send_everything(&mut self) {
         self.calls = RowCalls::ImportAndProfile;
         if let Ok(account) = &mut self.record.account {
             let mut tags = std::mem::take(&mut account.tags).into_vec();

@@ -118,11 +118,11 @@ impl StateFilling<'_> {
         if is_as_well { (AccountCall::Imported, Earlier::Holds) } else { (AccountCall::Left, earlier(entry, self.imported_rows)) }
     }
 
-    /// Whether the state has been filled from a finished import whose input ended there and is gone.
+    /// Checks that the state has been filled from a finished import whose input ended there and is gone.
     ///
     /// # Errors
     /// [`FillError::NoInput`] if it has not, or the state's.
-    pub fn is_filled_from(&self, end: InputPosition) -> Result<(), FillError> {
+    pub fn ensure_filled_from(&self, end: InputPosition) -> Result<(), FillError> {
         let runs = StateDb::find(self.lock.path())?.map(|state| state.runs(u32::MAX)).transpose()?;
         let is_it = |run: &RunRecord| run.command == IMPORT && (run.input.len, run.input.digest) == (end.offset, end.digest);
         let is_filled = runs.is_some_and(|runs| runs.iter().any(is_it));

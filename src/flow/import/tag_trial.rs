@@ -34,8 +34,8 @@ impl TriedSingly {
         &self.account.tags[0].tag
     }
 
-    /// Whether there is another tag; it is tried from here on.
-    fn goes_on(&mut self) -> bool {
+    /// Takes the next tag, which is tried from here on. Returns whether there was one.
+    fn advance(&mut self) -> bool {
         match self.rest.next() {
             Some(next) => {
                 self.account.tags = [next].into();
@@ -126,7 +126,7 @@ impl TagTrial {
 
     /// Goes on to the next tag of the row; once there is none, how it ended.
     pub(super) fn next_single(&mut self, row: u64) -> Option<TriedSingly> {
-        if self.singly.get_mut(&row).is_some_and(TriedSingly::goes_on) { None } else { self.singly.remove(&row) }
+        if self.singly.get_mut(&row).is_some_and(TriedSingly::advance) { None } else { self.singly.remove(&row) }
     }
 
     /// The row has ended.

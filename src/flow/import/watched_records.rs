@@ -41,7 +41,7 @@ impl Iterator for WatchedRecords {
     fn next(&mut self) -> Option<Self::Item> {
         let Some(next) = self.records.next_or_comparing() else {
             // The end comes only if what the copy was made of still stands, too.
-            return self.original.as_mut()?.still_holds().err().map(Err);
+            return self.original.as_mut()?.ensure_unchanged().err().map(Err);
         };
         Some(match next {
             Ok(Next::Record(record)) => {

@@ -10,7 +10,7 @@ use crate::domain::command::{Command, PerCommand};
 use crate::domain::halt_reason::HaltReason;
 use crate::domain::verdict::{self, CallOutcome, CallSize, SuccessSeen, Verdict};
 use crate::io::api::usersig::{Signature, Signer};
-use crate::io::api::{Api, ConnectionWish, GivenUp, Request};
+use crate::io::api::{Api, ConnectionWish, NotDelivered, Request};
 use crate::io::gate::{Gate, GateAnswer, GateSettings, Headroom, Permit, Rate};
 use crate::io::quota::{Quota, QuotaSettings};
 
@@ -104,7 +104,7 @@ impl<'a, A: Api> Requests<'a, A> {
                 Verdict::Accepted | Verdict::Reject | Verdict::Unknown => return Ok(said(outcome)),
                 Verdict::Abort(_) => return Err(Halted::Call { command, outcome }),
                 Verdict::Reauthenticate => {
-                    let renewed = self.signer.refused(signature.generation, Instant::now(), SystemTime::now());
+                    let renewed = self.signer.on_rejected(signature.generation, Instant::now(), SystemTime::now());
                     renewed.map_err(|reason| Halted::Signature { command, outcome, reason })?;
                 }
                 Verdict::Retry | Verdict::ConnectFailed | Verdict::Throttle(_) if attempt >= ATTEMPTS => {
@@ -121,10 +121,10 @@ impl<'a, A: Api> Requests<'a, A> {
     /// Waits before the next request.
     pub(super) async fn pause(&self, time: Duration) -> Result<(), Halted> {
         sleep(time.min(self.until.saturating_duration_since(Instant::now()))).await;
-        self.may_go_on()
+        self.check_not_halted()
     }
 
-    fn may_go_on(&self) -> Result<(), Halted> {
+    fn check_not_halted(&self) -> Result<(), Halted> {
         if (self.is_stopped)() {
             return Err(Halted::Stopped);
         }
@@ -134,7 +134,7 @@ impl<'a, A: Api> Requests<'a, A> {
     async fn attempt(&mut self, request: &Request<'_>) -> Result<(CallOutcome, Signature), Halted> {
         let mut connection = ConnectionWish::Any;
         loop {
-            self.may_go_on()?;
+            self.check_not_halted()?;
             let permit = self.permit(request.command()).await?;
             let signature = self.signer.current(Instant::now(), SystemTime::now());
             self.made += 1;
@@ -144,7 +144,7 @@ impl<'a, A: Api> Requests<'a, A> {
                     return Ok((outcome, signature));
                 }
                 // A connection that nobody has used yet can't end so, and that is the second one at the latest.
-                Err(GivenUp::ConnectionClosed | GivenUp::Void) => connection = ConnectionWish::Fresh,
+                Err(NotDelivered::ConnectionClosed | NotDelivered::Void) => connection = ConnectionWish::Fresh,
             }
         }
     }
@@ -154,7 +154,7 @@ impl<'a, A: Api> Requests<'a, A> {
         (request, connection): (Request<'_>, ConnectionWish),
         signature: &Signature,
         mut permit: Permit,
-    ) -> Result<CallOutcome, GivenUp> {
+    ) -> Result<CallOutcome, NotDelivered> {
         let call = self.api.call(request, connection, signature, move || permit.mark_sent());
         let lost = || CallOutcome::Lost { why: "no answer in time".to_owned() };
         timeout(ANSWER_MAX, call).await.unwrap_or_else(|_| Ok(lost()))
@@ -170,7 +170,7 @@ impl<'a, A: Api> Requests<'a, A> {
                     let granted = OptionFuture::from(self.quota.as_ref().map(Quota::changed));
                     // Once the time is over, nothing more is asked.
                     let _ = timeout(self.until.saturating_duration_since(Instant::now()), granted).await;
-                    self.may_go_on()?;
+                    self.check_not_halted()?;
                 }
             }
         }

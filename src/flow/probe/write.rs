@@ -212,7 +212,7 @@ impl<A: Api> RunningProbe<'_, '_, A> {
     }
 
     /// Forgets an account that is gone, or is no other one.
-    fn is_not_left(&mut self, id: &UserId) {
+    fn forget_account(&mut self, id: &UserId) {
         self.report.left_behind.retain(|made| made != id);
         self.report.perhaps_left_behind.retain(|made| made != id);
     }
@@ -289,7 +289,7 @@ impl<A: Api> RunningProbe<'_, '_, A> {
         let of_first = self.look(&first, |_| true).await?.unwrap_or_default().nick;
         let is_one = of_first == account.nick || (of_twin.is_some() && of_twin == of_first);
         if is_one {
-            self.is_not_left(&twin);
+            self.forget_account(&twin);
             return Ok(same());
         }
         let is_two = of_twin == account.nick;
@@ -336,7 +336,7 @@ impl<A: Api> RunningProbe<'_, '_, A> {
                 self.report.perhaps_left_behind.retain(|made| *made != id);
             }
             match deleted {
-                Ok(()) => self.is_not_left(&id),
+                Ok(()) => self.forget_account(&id),
                 Err(other @ ProbeFinding::No(_)) => return other,
                 Err(other) => finding = other,
             }

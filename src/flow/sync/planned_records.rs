@@ -111,7 +111,7 @@ impl PlannedRecords {
         }
         if is_over {
             // What has come since is the next run's, as of a file that is read as it is.
-            return match self.planned.original.as_mut().map_or(Ok(()), Original::still_holds) {
+            return match self.planned.original.as_mut().map_or(Ok(()), Original::ensure_unchanged) {
                 Ok(()) | Err(RosterError::Grown) => Ok(None),
                 Err(error) => Err(error.into()),
             };

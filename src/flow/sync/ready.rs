@@ -248,7 +248,7 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
         let mut state = StateDb::open(&self.setup.state)?;
         let run = (self.open_run.number, self.open_run.token);
         // Nobody is kicked, and nothing ends as finished, by a state that knows nothing of this run.
-        state.is_open(run.0, run.1)?;
+        state.ensure_open(run.0, run.1)?;
         report.wait = self.wait_after_sending(left.unknown)?;
         if let Some(wait) = report.wait {
             self.tell_wait(wait, left.unknown, &state)?;

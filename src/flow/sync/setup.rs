@@ -148,7 +148,7 @@ pub fn prepare(setup: Setup) -> Result<Prepared, SyncError> {
     }
     setup.judge_first_records()?;
     let (draft, blank_lines) = setup.draft(state.as_ref(), setup.left_results(spec.work, open_run.is_some())?)?;
-    setup.is_as_planned(&draft)?;
+    setup.ensure_input_unchanged(&draft)?;
     let other_target = info.and_then(|info| info.other_target(&setup.target));
     let guard_input = setup.guard_input(&draft, state.as_ref(), other_target)?;
     let (is_new_state, has_open_run) = (state.is_none(), open_run.is_some());
@@ -284,8 +284,8 @@ impl Setup {
         Ok((draft, blank_lines))
     }
 
-    /// Whether the file has stayed what it was while it was planned; if it has grown, what was read still stands.
-    fn is_as_planned(&self, draft: &PlanDraft) -> Result<(), SyncError> {
+    /// Checks that the file has stayed what it was while it was planned; if it has grown, what was read still stands.
+    fn ensure_input_unchanged(&self, draft: &PlanDraft) -> Result<(), SyncError> {
         let SyncInput { file, format, stat, .. } = &self.input;
         roster::Watch::new(file.clone(), format.dialect(), *stat).look_through((draft.input.len, draft.input.digest))?;
         Ok(())

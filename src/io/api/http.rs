@@ -26,12 +26,12 @@ use super::proxy::ProxySettings;
 use super::usersig::{self, Signature};
 use super::validity;
 use super::wire::{self, Query};
-use super::{Api, CaFileError, ConnectionWish, Departed, GivenUp, Request};
+use super::{Api, CaFileError, ConnectionWish, Departed, NotDelivered, Request};
 use crate::domain::command::{AnswerSize, Command, PerCommand};
 use crate::domain::verdict::CallOutcome;
 use announced_body::{AnnouncedBody, CarriedBy, CarriedByCell};
 use clients::Clients;
-use failure::{failed, is_given_up};
+use failure::{failed, is_closed_by_server};
 
 /// Longest answer of a command that returns at most a list of UserIDs, in bytes; a longer one is an error.
 const SHORT_ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -171,7 +171,7 @@ impl Api for HttpApi {
         connection: ConnectionWish,
         signature: &Signature,
         departed: D,
-    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static {
+    ) -> impl Future<Output = Result<CallOutcome, NotDelivered>> + 'static {
         let command = request.command();
         let choice = match connection {
             ConnectionWish::Any => self.keeping.borrow_mut().choose(Instant::now()),
@@ -194,16 +194,16 @@ impl Api for HttpApi {
             let carried = carried_by.get();
             if carried == CarriedBy::Void {
                 keeping.borrow_mut().used(choice, ConnectionUse::None, Instant::now());
-                return Err(GivenUp::Void);
+                return Err(NotDelivered::Void);
             }
             let came = match &sent {
                 Ok(_) if carried == CarriedBy::Again => ConnectionUse::Good,
-                Err(error) if carried == CarriedBy::Again && is_given_up(error) => ConnectionUse::GivenUp,
+                Err(error) if carried == CarriedBy::Again && is_closed_by_server(error) => ConnectionUse::ClosedByServer,
                 Ok(_) | Err(_) => ConnectionUse::None,
             };
             keeping.borrow_mut().used(choice, came, Instant::now());
-            if came == ConnectionUse::GivenUp {
-                return Err(GivenUp::ConnectionClosed);
+            if came == ConnectionUse::ClosedByServer {
+                return Err(NotDelivered::ConnectionClosed);
             }
             if let Ok(response) = &sent {
                 *last.borrow_mut() =

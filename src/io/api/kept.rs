@@ -65,7 +65,7 @@ pub(super) enum ConnectionUse {
     /// It was answered on a kept connection.
     Good,
     /// The kept connection had been closed by the server.
-    GivenUp,
+    ClosedByServer,
     /// Nothing: its connection was new, or it failed in another way.
     None,
 }
@@ -114,13 +114,13 @@ impl Keeping {
     pub(super) fn used(&mut self, choice: ConnectionChoice, came: ConnectionUse, now: Instant) {
         match (choice, came) {
             // Requests that left before the pause say nothing new.
-            (ConnectionChoice::Kept, ConnectionUse::GivenUp) if self.state == KeepingState::Keeping => {
+            (ConnectionChoice::Kept, ConnectionUse::ClosedByServer) if self.state == KeepingState::Keeping => {
                 self.weight += WEIGHT;
                 if self.weight >= TOO_MUCH {
                     self.stop(now);
                 }
             }
-            (ConnectionChoice::Trial, ConnectionUse::GivenUp) => self.stop(now),
+            (ConnectionChoice::Trial, ConnectionUse::ClosedByServer) => self.stop(now),
             (ConnectionChoice::Trial, ConnectionUse::Good) => self.state = KeepingState::Keeping,
             (ConnectionChoice::Trial, ConnectionUse::None) => self.state = KeepingState::Trying { is_under_way: false },
             (ConnectionChoice::Kept, ConnectionUse::Good) => {
@@ -129,7 +129,7 @@ impl Keeping {
                     self.pause = PAUSE;
                 }
             }
-            (ConnectionChoice::Kept, ConnectionUse::GivenUp | ConnectionUse::None) | (ConnectionChoice::Fresh, _) => {}
+            (ConnectionChoice::Kept, ConnectionUse::ClosedByServer | ConnectionUse::None) | (ConnectionChoice::Fresh, _) => {}
         }
     }
 
@@ -160,13 +160,13 @@ mod tests {
                     carried += 1;
                     match carried {
                         1 => ConnectionUse::None,
-                        _ if carried == nth => ConnectionUse::GivenUp,
+                        _ if carried == nth => ConnectionUse::ClosedByServer,
                         _ => ConnectionUse::Good,
                     }
                 }
             };
             fresh += u32::from(choice == ConnectionChoice::Fresh);
-            if came == ConnectionUse::GivenUp {
+            if came == ConnectionUse::ClosedByServer {
                 (carried, lost) = (0, lost + 1);
             }
             keeping.used(choice, came, now);
@@ -193,7 +193,7 @@ mod tests {
             assert_eq!(keeping.choose(now), ConnectionChoice::Kept);
         }
         for _ in 0..5 {
-            keeping.used(ConnectionChoice::Kept, ConnectionUse::GivenUp, now);
+            keeping.used(ConnectionChoice::Kept, ConnectionUse::ClosedByServer, now);
         }
         for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
             assert_eq!(keeping.choose(now), ConnectionChoice::Fresh);
@@ -206,8 +206,8 @@ mod tests {
                 (ConnectionChoice::Trial, ConnectionChoice::Fresh),
                 "the first one makes the connection"
             );
-            keeping.used(ConnectionChoice::Kept, ConnectionUse::GivenUp, now);
-            keeping.used(ConnectionChoice::Trial, ConnectionUse::GivenUp, now);
+            keeping.used(ConnectionChoice::Kept, ConnectionUse::ClosedByServer, now);
+            keeping.used(ConnectionChoice::Trial, ConnectionUse::ClosedByServer, now);
         }
         now += PAUSE_MAX;
         assert_eq!(keeping.choose(now), ConnectionChoice::Trial);
@@ -216,9 +216,9 @@ mod tests {
             assert_eq!(keeping.choose(now), ConnectionChoice::Kept);
             keeping.used(ConnectionChoice::Kept, ConnectionUse::Good, now);
         }
-        keeping.used(ConnectionChoice::Kept, ConnectionUse::GivenUp, now);
+        keeping.used(ConnectionChoice::Kept, ConnectionUse::ClosedByServer, now);
         assert_eq!(keeping.choose(now), ConnectionChoice::Kept, "the counts start again");
-        keeping.used(ConnectionChoice::Kept, ConnectionUse::GivenUp, now);
+        keeping.used(ConnectionChoice::Kept, ConnectionUse::ClosedByServer, now);
         assert_eq!(keeping.choose(now + PAUSE), ConnectionChoice::Trial);
     }
 

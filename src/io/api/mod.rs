@@ -30,10 +30,10 @@ pub enum ConnectionWish {
     Fresh,
 }
 
-/// Why a request was given up without an answer. This says nothing about the service and counts as no attempt: the request must be sent
-/// again, through the gate.
+/// Why a request was not delivered and has no answer. This says nothing about the service and counts as no attempt: the request must be
+/// sent again, through the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GivenUp {
+pub enum NotDelivered {
     /// The server had closed the kept connection before a byte of the answer arrived. On a [`ConnectionWish::Fresh`] no request ends so.
     ConnectionClosed,
     /// It was not written, because it might not leave any more.
@@ -55,7 +55,7 @@ pub trait Api {
         connection: ConnectionWish,
         signature: &Signature,
         departed: D,
-    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static;
+    ) -> impl Future<Output = Result<CallOutcome, NotDelivered>> + 'static;
 }
 
 impl<A: Api> Api for std::rc::Rc<A> {
@@ -65,7 +65,7 @@ impl<A: Api> Api for std::rc::Rc<A> {
         connection: ConnectionWish,
         signature: &Signature,
         departed: D,
-    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static {
+    ) -> impl Future<Output = Result<CallOutcome, NotDelivered>> + 'static {
         (**self).call(request, connection, signature, departed)
     }
 }

@@ -170,9 +170,9 @@ pub struct Signer {
 /// Whether the service may still accept the current signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SignatureTrust {
-    /// The service has not refused it.
-    NotRefused,
-    /// It replaces a refused one and has not been accepted yet.
+    /// The service has not rejected it.
+    NotRejected,
+    /// It replaces a rejected one and has not been accepted yet.
     LastChance,
 }
 
@@ -185,7 +185,7 @@ impl Signer {
         };
         let current = Signature { usersig: Arc::new(usersig), generation: 1 };
         let identifier = identifier.to_owned();
-        Self { sdkappid, identifier, credential, current, made_at: now, made_at_wall: wall, trust: SignatureTrust::NotRefused }
+        Self { sdkappid, identifier, credential, current, made_at: now, made_at_wall: wall, trust: SignatureTrust::NotRejected }
     }
 
     /// The signature for a request that leaves now; it is renewed at half its life.
@@ -198,11 +198,11 @@ impl Signer {
         self.current.clone()
     }
 
-    /// Records that the service refused the signature of this generation. Returns `Ok` if there is a new signature to try.
+    /// Records that the service rejected the signature of this generation. Returns `Ok` if there is a new signature to try.
     ///
     /// # Errors
-    /// [`HaltReason`] if a new signature was refused as well, or there is no key to make one.
-    pub fn refused(&mut self, generation: u32, now: Instant, wall: SystemTime) -> Result<(), HaltReason> {
+    /// [`HaltReason`] if a new signature was rejected as well, or there is no key to make one.
+    pub fn on_rejected(&mut self, generation: u32, now: Instant, wall: SystemTime) -> Result<(), HaltReason> {
         if matches!(self.credential, Credential::Ready(_)) {
             return Err(HaltReason::FixedSignature);
         }
@@ -218,16 +218,16 @@ impl Signer {
     }
 
     /// Records that the service accepted the signature of this generation.
-    pub fn accepted(&mut self, generation: u32) {
+    pub fn on_accepted(&mut self, generation: u32) {
         if generation == self.current.generation {
-            self.trust = SignatureTrust::NotRefused;
+            self.trust = SignatureTrust::NotRejected;
         }
     }
 
     fn renew(&mut self, now: Instant, wall: SystemTime) {
         if let Credential::Key(key) = &self.credential {
             let generation = self.current.generation + 1;
-            // Two signatures of the same second would be equal, and a refused one must not be sent again. So their lives differ.
+            // Two signatures of the same second would be equal, and a rejected one must not be sent again. So their lives differ.
             let life = LIFE + Duration::from_secs(u64::from(generation % 60));
             let usersig = sign(key, self.sdkappid, &self.identifier, wall, life);
             self.current = Signature { usersig: Arc::new(usersig), generation };
@@ -288,18 +288,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refused_signature_is_renewed_once() {
+    async fn a_rejected_signature_is_renewed_once() {
         let (now, wall) = (Instant::now(), at(1_000_000));
         let mut signer = Signer::new(Credential::Key(SAMPLE_KEY.into()), 1, "a", now, wall);
         let first = signer.current(now, wall);
-        assert_eq!(signer.refused(1, now, wall), Ok(()));
+        assert_eq!(signer.on_rejected(1, now, wall), Ok(()));
         assert_ne!(signer.current(now, wall).usersig.expose_secret(), first.usersig.expose_secret());
-        assert_eq!(signer.refused(1, now, wall), Ok(()), "a request that still carried the old one");
-        signer.accepted(2);
-        assert_eq!(signer.refused(2, now, wall), Ok(()), "it had been accepted in between");
-        assert_eq!(signer.refused(3, now, wall), Err(HaltReason::Signature));
+        assert_eq!(signer.on_rejected(1, now, wall), Ok(()), "a request that still carried the old one");
+        signer.on_accepted(2);
+        assert_eq!(signer.on_rejected(2, now, wall), Ok(()), "it had been accepted in between");
+        assert_eq!(signer.on_rejected(3, now, wall), Err(HaltReason::Signature));
         let mut ready = Signer::new(Credential::Ready("x".into()), 1, "a", now, wall);
-        assert_eq!(ready.refused(1, now, wall), Err(HaltReason::FixedSignature));
+        assert_eq!(ready.on_rejected(1, now, wall), Err(HaltReason::FixedSignature));
     }
 
     #[test]

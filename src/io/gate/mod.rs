@@ -107,7 +107,7 @@ pub struct Gate {
     limited: Option<Box<Limited>>,
     /// The slots of this process, if others share the limit.
     lease: Option<Lease>,
-    /// Requests that were granted, and neither written nor given up yet.
+    /// Requests that were granted, and neither written nor released yet.
     granted: u32,
     counts: Arc<PermitCounts>,
     connections: Connections,
@@ -213,7 +213,7 @@ impl Gate {
         GateAnswer::Now(Permit::new(&self.counts, &self.settings.on_send, ticket, now))
     }
 
-    /// Resolves when a granted request has been written or given up since the last [`Gate::ask`]. It never resolves if there is no limit.
+    /// Resolves when a granted request has been written or released since the last [`Gate::ask`]. It never resolves if there is no limit.
     pub fn sent(&self) -> impl Future<Output = ()> + use<> {
         let counts = self.limited.is_some().then(|| Arc::clone(&self.counts));
         async move {
@@ -227,8 +227,8 @@ impl Gate {
     /// Applies what the permits have reported. `now` is after the write, so the recorded time is never too early.
     pub fn note_sends(&mut self, now: Instant) {
         let reported = self.counts.take();
-        let Reported { sent, given_up, .. } = reported;
-        self.granted -= sent + given_up;
+        let Reported { sent, released, .. } = reported;
+        self.granted -= sent + released;
         self.limit.written(reported, now);
         if sent == 0 {
             return;
@@ -248,7 +248,7 @@ impl Gate {
 
     /// Records that the service refused a request as too fast. `call_left` is when that request left. Where the limit is shared, all hear
     /// of it, and this process keeps its own rate.
-    pub fn slow_down(&mut self, call_left: Instant, now: Instant) {
+    pub fn on_throttled(&mut self, call_left: Instant, now: Instant) {
         if let Some(lease) = &self.lease {
             lease.note_refusal(call_left, now);
             if !lease.is_alone(now) {
@@ -256,7 +256,7 @@ impl Gate {
             }
         }
         if let Some(limited) = &mut self.limited {
-            limited.pace.refused(call_left, now);
+            limited.pace.on_throttled(call_left, now);
         }
     }
 
@@ -356,7 +356,7 @@ fn leased_per_s(lease: &Lease, now: Instant) -> f64 {
     lease.part_per_s(now).max(1.0) / quota::ROUND.as_secs_f64()
 }
 
-/// Resolves when a granted request of one of these commands has been written or given up, see [`Gate::sent`].
+/// Resolves when a granted request of one of these commands has been written or released, see [`Gate::sent`].
 pub async fn any_sent(gates: &PerCommand<Gate>, commands: &[Command]) {
     let mut sent: FuturesUnordered<_> = commands.iter().map(|command| gates[*command].sent()).collect();
     sent.next().await;

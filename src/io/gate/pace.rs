@@ -112,7 +112,7 @@ pub(super) struct Pace {
     event_until: Option<Instant>,
     below_rate_at: Option<Instant>,
     left: VecDeque<Instant>,
-    refused: VecDeque<Instant>,
+    throttled: VecDeque<Instant>,
 }
 
 impl Pace {
@@ -131,7 +131,7 @@ impl Pace {
             event_until: None,
             below_rate_at: None,
             left: VecDeque::new(),
-            refused: VecDeque::new(),
+            throttled: VecDeque::new(),
         }
     }
 
@@ -179,9 +179,9 @@ impl Pace {
 
     /// Records that the service refused a request as too fast. All requests that were in flight then, and those that leave while the
     /// service's window still contains the faster ones, belong to one event.
-    pub(super) fn refused(&mut self, left: Instant, now: Instant) {
-        self.refused.push_back(left);
-        forget(&mut self.refused, now);
+    pub(super) fn on_throttled(&mut self, left: Instant, now: Instant) {
+        self.throttled.push_back(left);
+        forget(&mut self.throttled, now);
         if self.event_until.is_some_and(|until| left < until) || self.is_lone(left) {
             return;
         }
@@ -269,7 +269,7 @@ impl Pace {
     /// Whether this refusal is one of the few that jitter causes while a pace is held.
     fn is_lone(&self, left: Instant) -> bool {
         let PacePhase::Hold { .. } = self.phase else { return false };
-        let lately = self.refused.iter().filter(|at| **at + SECOND > left).count();
+        let lately = self.throttled.iter().filter(|at| **at + SECOND > left).count();
         lately as f64 <= (self.per_s / LONE_REFUSAL_PER_S).floor()
     }
 
@@ -278,8 +278,8 @@ impl Pace {
         let counted_s = (COUNTED_CALLS / self.per_s).clamp(1.0, COUNTED_MAX_S);
         let counted = Duration::from_secs_f64(counted_s);
         let within = |times: &VecDeque<Instant>| times.iter().rev().filter(|at| **at <= left && **at + counted > left).count() as f64;
-        let (sent, refused) = (within(&self.left), within(&self.refused));
-        let mut through_per_s = ((sent - refused) / counted_s).max(FLOOR_PER_S / 2.0);
+        let (sent, throttled) = (within(&self.left), within(&self.throttled));
+        let mut through_per_s = ((sent - throttled) / counted_s).max(FLOOR_PER_S / 2.0);
         if sent < USED * self.per_s * counted_s {
             through_per_s = through_per_s.max(self.per_s / 2.0);
         }
@@ -340,15 +340,15 @@ mod tests {
         send(&mut pace, start, (0.0, 2.0));
         // Of 200 requests in a second the last hundred are refused, all within 200 ms.
         for n in 0..100 {
-            pace.refused(start + Duration::from_millis(1_500 + 5 * n), start + Duration::from_millis(2_100 + n));
+            pace.on_throttled(start + Duration::from_millis(1_500 + 5 * n), start + Duration::from_millis(2_100 + n));
         }
         let reduced = pace.at(start + Duration::from_millis(2_200));
         assert!((180.0..200.0).contains(&reduced), "at the first refusal almost all got through: {reduced}");
         send(&mut pace, start, (2.2, 3.3));
-        pace.refused(start + Duration::from_millis(3_200), start + Duration::from_millis(3_250));
+        pace.on_throttled(start + Duration::from_millis(3_200), start + Duration::from_millis(3_250));
         let per_s = pace.at(start + Duration::from_millis(3_300));
         assert!((per_s - reduced).abs() < 0.1, "a single refusal is jitter: {per_s}");
-        pace.refused(start + Duration::from_millis(3_250), start + Duration::from_millis(3_300));
+        pace.on_throttled(start + Duration::from_millis(3_250), start + Duration::from_millis(3_300));
         let per_s = pace.at(start + Duration::from_millis(3_300));
         assert!(per_s < reduced, "two that left a second later are a new event: {per_s}");
     }
@@ -357,7 +357,7 @@ mod tests {
     fn the_throughput_is_held_then_exceeded_slowly_then_ever_faster() {
         let start = Instant::now();
         let mut pace = Pace::new(200.0, Headroom::DEFAULT);
-        pace.refused(start, start);
+        pace.on_throttled(start, start);
         let at = |pace: &mut Pace, s: f64| pace.at(start + Duration::from_secs_f64(s));
         assert!((at(&mut pace, 0.0) - 96.0).abs() < 0.1, "it is only known that 200 is too much");
         assert!((at(&mut pace, 4.0) - 96.0).abs() < 0.1, "it is held");
@@ -374,11 +374,11 @@ mod tests {
         for (headroom, kept) in [(Headroom::DEFAULT, 0.95), (Headroom::percent(20).unwrap(), 0.80)] {
             let start = Instant::now();
             let mut pace = Pace::new(200.0, headroom);
-            pace.refused(start, start);
+            pace.on_throttled(start, start);
             send(&mut pace, start, (0.0, 7.5));
             let now = start + Duration::from_millis(7_500);
             let tested = pace.at(now);
-            pace.refused(now, now);
+            pace.on_throttled(now, now);
             let held = pace.at(now);
             assert!(held <= kept * tested && held > (kept - 0.03) * tested, "{tested}, {held}");
         }
@@ -389,23 +389,23 @@ mod tests {
         let start = Instant::now();
         let at = |s: f64| start + Duration::from_secs_f64(s);
         let mut pace = Pace::new(200.0, Headroom::DEFAULT);
-        pace.refused(start, start);
+        pace.on_throttled(start, start);
         send(&mut pace, start, (0.0, 10.0));
         let first = pace.at(at(10.0));
-        pace.refused(at(10.0), at(10.0));
+        pace.on_throttled(at(10.0), at(10.0));
         assert!(pace.at(at(10.0)) > 0.9 * first, "only the throughput is known");
         send(&mut pace, start, (10.0, 11.1));
-        (0..10).for_each(|_| pace.refused(at(11.05), at(11.1)));
+        (0..10).for_each(|_| pace.on_throttled(at(11.05), at(11.1)));
         let held = pace.at(at(11.1));
         send(&mut pace, start, (11.1, 21.3));
         let second = pace.at(at(21.3));
         assert!(second > 1.1 * held, "{held}, {second}");
-        pace.refused(at(21.3), at(21.3));
+        pace.on_throttled(at(21.3), at(21.3));
         let known = pace.at(at(21.3));
         assert!(known < 1.02 * held && known > 0.95 * held, "{held}, {second}, {known}");
         send(&mut pace, start, (21.3, 43.0));
         let third = pace.at(at(43.0));
-        pace.refused(at(43.0), at(43.0));
+        pace.on_throttled(at(43.0), at(43.0));
         let found = pace.at(at(43.0));
         assert!(third > 1.5 * held && found > 0.8 * third, "{held}, {third}, {found}");
     }
@@ -416,7 +416,7 @@ mod tests {
         let mut pace = Pace::new(200.0, Headroom::DEFAULT);
         for n in 0..60 {
             let now = start + Duration::from_millis(1_100 * n);
-            (0..pace.refused.len().min(4) + 8).for_each(|_| pace.refused(now - Duration::from_millis(50), now));
+            (0..pace.throttled.len().min(4) + 8).for_each(|_| pace.on_throttled(now - Duration::from_millis(50), now));
         }
         let per_s = pace.at(start + Duration::from_secs(66));
         assert!((1.0..1.5).contains(&per_s), "{per_s}");
@@ -429,7 +429,7 @@ mod tests {
         pace.ramp_up(start);
         let paces: Vec<f64> = (1..=6).map(|n| pace.at(start + RAMP_EVERY * n).round()).collect();
         assert_eq!(paces, [20.0, 40.0, 80.0, 160.0, 200.0, 200.0]);
-        pace.refused(start + RAMP_EVERY * 7, start + RAMP_EVERY * 7);
+        pace.on_throttled(start + RAMP_EVERY * 7, start + RAMP_EVERY * 7);
         let later = start + RAMP_EVERY * 8;
         pace.ramp_up(later);
         let paces: Vec<f64> = (1..=6).map(|n| pace.at(later + RAMP_EVERY * n).round()).collect();

@@ -81,7 +81,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.state == PermitState::Granted {
-            self.counts.given_up.fetch_add(1, Ordering::AcqRel);
+            self.counts.released.fetch_add(1, Ordering::AcqRel);
             self.counts.changed.notify_one();
         }
     }
@@ -93,7 +93,7 @@ pub(super) struct Reported {
     pub(super) sent: u32,
     /// The permits in `sent` whose request did not wait for a connection.
     pub(super) prompt: u32,
-    pub(super) given_up: u32,
+    pub(super) released: u32,
 }
 
 /// Counters of the permits since the gate looked at them last.
@@ -101,7 +101,7 @@ pub(super) struct Reported {
 pub(super) struct PermitCounts {
     sent: AtomicU32,
     prompt: AtomicU32,
-    given_up: AtomicU32,
+    released: AtomicU32,
     changed: Notify,
 }
 
@@ -109,7 +109,7 @@ impl PermitCounts {
     /// Returns the counts since the last call and resets them.
     pub(super) fn take(&self) -> Reported {
         let take = |count: &AtomicU32| count.swap(0, Ordering::AcqRel);
-        Reported { sent: take(&self.sent), prompt: take(&self.prompt), given_up: take(&self.given_up) }
+        Reported { sent: take(&self.sent), prompt: take(&self.prompt), released: take(&self.released) }
     }
 
     pub(super) async fn changed(&self) {

@@ -99,7 +99,7 @@ impl SlidingLimit {
         while self.sends.front().is_some_and(|oldest| now - *oldest >= self.second.time) {
             self.sends.pop_front();
         }
-        self.grants.truncate(self.grants.len().saturating_sub(reported.given_up as usize));
+        self.grants.truncate(self.grants.len().saturating_sub(reported.released as usize));
         let calls = reported.sent as usize;
         if calls == 0 {
             return;

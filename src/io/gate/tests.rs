@@ -156,7 +156,7 @@ async fn a_server_that_closes_every_connection_gets_the_rate_less_what_is_connec
 #[tokio::test(start_paused = true)]
 async fn after_the_first_refusal_requests_leave_one_at_a_time() {
     let mut gate = Gate::new(per_second(200), &GateSettings::default(), Instant::now());
-    gate.slow_down(Instant::now(), Instant::now());
+    gate.on_throttled(Instant::now(), Instant::now());
     let mut sends = Vec::new();
     while sends.len() < 2_000 {
         match gate.ask(Instant::now()) {

@@ -21,7 +21,7 @@ pub struct Original {
 
 impl Original {
     /// The file whose stat fields were `before` until so many `bytes` with this hash were read of it, which was all of it. One that has grown
-    /// meanwhile is known as it was; [`Original::still_holds`] tells.
+    /// meanwhile is known as it was; [`Original::ensure_unchanged`] tells.
     ///
     /// # Errors
     /// [`RosterError::Modified`] if it is another one by now, and the system's.
@@ -54,7 +54,7 @@ impl Original {
     ///
     /// # Errors
     /// [`RosterError::Modified`], [`RosterError::Grown`], and the system's.
-    pub fn still_holds(&mut self) -> Result<(), RosterError> {
+    pub fn ensure_unchanged(&mut self) -> Result<(), RosterError> {
         match source_change(&self.file, self.source)? {
             SourceChange::Same(stat) => self.source.stat = stat,
             SourceChange::Grown => return Err(RosterError::Grown),
@@ -128,14 +128,14 @@ mod tests {
         assert!(!original.has_changed(&path).unwrap());
         fs::File::open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert!(Original::of_read(&file, before, read).is_ok() && !original.has_changed(&path).unwrap(), "touched");
-        assert!(original.still_holds().is_ok(), "touched");
+        assert!(original.ensure_unchanged().is_ok(), "touched");
         fs::write(&path, b"first and more").unwrap();
-        assert!(matches!(original.still_holds(), Err(RosterError::Grown)) && original.has_changed(&path).unwrap());
+        assert!(matches!(original.ensure_unchanged(), Err(RosterError::Grown)) && original.has_changed(&path).unwrap());
         let mut grown = Original::of_read(&file, before, read).unwrap();
-        assert!(matches!(grown.still_holds(), Err(RosterError::Grown)), "grown while it was read");
+        assert!(matches!(grown.ensure_unchanged(), Err(RosterError::Grown)), "grown while it was read");
         fs::write(&path, b"other").unwrap();
         assert!(matches!(Original::of_read(&file, before, read), Err(RosterError::Modified)), "rewritten");
-        assert!(matches!(original.still_holds(), Err(RosterError::Modified)), "rewritten");
+        assert!(matches!(original.ensure_unchanged(), Err(RosterError::Modified)), "rewritten");
         assert!(original.has_changed(&path).unwrap());
         fs::write(folder.path().join("new"), b"first").unwrap();
         fs::rename(folder.path().join("new"), &path).unwrap();

@@ -395,7 +395,7 @@ impl StateDb {
     ///
     /// # Errors
     /// The database's, see [`StateError::is_others`], or that of the folder.
-    pub fn can_be_changed(&self) -> Result<(), StateError> {
+    pub fn ensure_changeable(&self) -> Result<(), StateError> {
         let [own, ..] = names(&self.path);
         let folder = folder_of(&own);
         accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(|error| StateError::File {

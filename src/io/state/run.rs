@@ -124,11 +124,11 @@ impl StateDb {
         })
     }
 
-    /// Whether it is this run that is open; an older state, or another one, may have been put in the place of the one that it began in.
+    /// Checks that it is this run that is open; an older state, or another one, may have been put in the place of the one that it began in.
     ///
     /// # Errors
     /// [`StateError::OtherRun`] if it isn't, or the database's.
-    pub fn is_open(&self, number: u64, token: u64) -> Result<(), StateError> {
+    pub fn ensure_open(&self, number: u64, token: u64) -> Result<(), StateError> {
         let is_it = self.open_run()?.is_some_and(|open| (open.number, open.token) == (number, token));
         if is_it { Ok(()) } else { Err(StateError::OtherRun { path: self.path.clone() }) }
     }
@@ -158,7 +158,7 @@ impl StateDb {
     /// of `outcomes`.
     pub fn finish(&mut self, outcomes: impl Iterator<Item = io::Result<SendOutcome>>, finish: Finish) -> Result<(), StateError> {
         let (number, token) = finish.run;
-        self.is_open(number, token)?;
+        self.ensure_open(number, token)?;
         self.change("finish the run in", |change| {
             settle(change, outcomes, SettledRun::Finished)?;
             missing::raise_missing_runs(change)?;

@@ -41,7 +41,7 @@ fn audited(flags: &AuditFlags) -> Result<ExitMessage, ExitMessage> {
         AuditError::Input(error) => roster_error(path, &error),
         AuditError::Results(error) => results_word(error.into()),
     })?;
-    stream.is_as_it_was().map_err(|error| roster_error(path, &error))?;
+    stream.ensure_unchanged().map_err(|error| roster_error(path, &error))?;
     print(&report)?;
     input::blank_words(blank.count()).map_or(Ok(()), |words| print(&format_args!("\n{words}\n")))?;
     if stream.is_cut() {

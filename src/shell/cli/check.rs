@@ -68,7 +68,7 @@ fn read(stream: &mut Stream, (path, format): (&Path, &Format), rates: Rates, adm
         let dialect = roster.dialect();
         if readings == 0 {
             columns::report(roster.header())?;
-            admission.has_columns(roster.header())?;
+            admission.ensure_columns(roster.header())?;
         }
         let checked = check(roster, rates).map_err(|error| {
             ExitMessage::new(Exit::Fatal, causes(&error), "free some space there (24 bytes per row), or set TMPDIR to another folder")

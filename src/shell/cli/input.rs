@@ -158,7 +158,7 @@ impl Stream {
                 *stat = now;
                 look
             }
-            (Some(_), Some(_)) => match self.is_as_it_was() {
+            (Some(_), Some(_)) => match self.ensure_unchanged() {
                 Err(RosterError::Grown) => Ok(Look::Grown),
                 looked => looked.map(|()| Look::Same),
             },
@@ -167,9 +167,9 @@ impl Stream {
     }
 
     /// Refuses a file that was unpacked or recoded and has not stayed what it was meanwhile.
-    pub(super) fn is_as_it_was(&self) -> Result<(), RosterError> {
+    pub(super) fn ensure_unchanged(&self) -> Result<(), RosterError> {
         match (&self.file, &self.meter) {
-            (Some((file, stat)), Some(meter)) => Original::of_read(file, *stat, meter.read())?.still_holds(),
+            (Some((file, stat)), Some(meter)) => Original::of_read(file, *stat, meter.read())?.ensure_unchanged(),
             (Some(_) | None, _) => Ok(()),
         }
     }

@@ -57,7 +57,7 @@ impl Admission {
 
     /// # Errors
     /// The header lacks columns without which the run would send nothing.
-    pub(super) fn has_columns(self, header: &Header) -> Result<(), ExitMessage> {
+    pub(super) fn ensure_columns(self, header: &Header) -> Result<(), ExitMessage> {
         match self.columns {
             ColumnsNeeded::OfIds => Ok(()),
             ColumnsNeeded::OfTagsToo => columns::need_tags(header),
@@ -169,7 +169,7 @@ pub(super) fn judge(mut roster: Roster<impl Read>, flags: &InputFlags, admission
             oddities.see_tags(tags, place);
         }
         if row == FIRST_RECORDS {
-            admission.goes_on(flags, &first)?;
+            admission.check_first_records(flags, &first)?;
             if admission.odd == OddFile::Told {
                 break;
             }
@@ -180,7 +180,7 @@ pub(super) fn judge(mut roster: Roster<impl Read>, flags: &InputFlags, admission
 
 impl Admission {
     /// Judges the first records alone, before the rest is read.
-    fn goes_on(self, flags: &InputFlags, first: &FirstRecords) -> Result<(), ExitMessage> {
+    fn check_first_records(self, flags: &InputFlags, first: &FirstRecords) -> Result<(), ExitMessage> {
         let refusal = Self { odd: OddFile::Told, ..self }.refusal(first, &OddityCounts::default());
         refusal.map_or(Ok(()), |refusal| Err(refusal.last_word(flags)))?;
         if self.odd == OddFile::Refused {

@@ -179,7 +179,8 @@ impl Source {
         spool.keep().map_err(|error| cannot_spool(&self.file, spool.path(), SpoolError::Disk(error)))
     }
 
-    pub(super) fn is_done_with(&mut self) {
+    /// Deletes the copies of an input that cannot be read twice: this run needs them no more, nor those that an earlier one left.
+    pub(super) fn discard_copies(&mut self) {
         self.spool.iter_mut().chain(&mut self.stale).for_each(Spool::discard_all);
     }
 

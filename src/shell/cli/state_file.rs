@@ -39,8 +39,8 @@ impl LockedState {
             return Err(ExitMessage::yours(format!("there is no state at {}", path.display()), "correct --state, or leave it out"));
         }
         let locked = Self::take(path)?;
-        locked.belongs_to(target, flags)?;
-        locked.open()?.can_be_changed().map_err(|error| state_error(&error))?;
+        locked.ensure_belongs_to(target, flags)?;
+        locked.open()?.ensure_changeable().map_err(|error| state_error(&error))?;
         Ok(locked)
     }
 
@@ -58,7 +58,7 @@ impl LockedState {
     }
 
     /// Refuses a state that belongs to another target.
-    pub(super) fn belongs_to(&self, target: &Target, flags: &ConnectionFlags) -> Result<(), ExitMessage> {
+    pub(super) fn ensure_belongs_to(&self, target: &Target, flags: &ConnectionFlags) -> Result<(), ExitMessage> {
         let Some(state) = self.find()? else { return Ok(()) };
         let about = state.about().map_err(|error| state_error(&error))?;
         about.other_target(target).map_or(Ok(()), |why| Err(of_another(&why, self.lock.path(), flags)))

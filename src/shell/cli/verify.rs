@@ -136,7 +136,7 @@ impl VerifyRun<'_> {
         let Some((plan, blank)) = self.survey(&mut phase_bar, &mut stops).await? else {
             return Err(ExitMessage::new(Exit::Stopped, "a signal came; nothing was asked", "the same command begins anew"));
         };
-        self.has_something_to_compare(&plan)?;
+        self.ensure_something_to_compare(&plan)?;
         remedies::warn(&plan.shared);
         let ids = plan.to_ask;
         let page = self.page.clone();
@@ -168,7 +168,7 @@ impl VerifyRun<'_> {
     }
 
     /// Refuses a file without records, and a comparison of profiles where there are none to compare with.
-    fn has_something_to_compare(&self, plan: &SurveyPlan) -> Result<(), ExitMessage> {
+    fn ensure_something_to_compare(&self, plan: &SurveyPlan) -> Result<(), ExitMessage> {
         if plan.rows() == 0 {
             let why = format!("{}: the file has a header and no rows", self.flags.input.file.display());
             return Err(ExitMessage::yours(why, "see whether the export is whole: there is nothing to ask about"));
@@ -219,7 +219,7 @@ impl VerifyRun<'_> {
         let CallsOutcome { cause, source, traffic, unjudged } = ended;
         let (counts, plan, files) = source.finish().map_err(|error| cannot_write(&self.paths, &error))?;
         if cause.is_none() {
-            self.input.still_holds(plan.end)?;
+            self.input.ensure_unchanged(plan.end)?;
         }
         let has_repair = files.finish(cause.is_none(), |error| cannot_write(&self.paths, error))?;
         let not_asked = plan.ids - counts.asked();
@@ -324,9 +324,9 @@ impl<'a> VerifyInput<'a> {
     }
 
     /// Refuses a file that was truncated, rewritten or appended to after it was read to `end`: what has come was not asked.
-    fn still_holds(&self, end: InputPosition) -> Result<(), ExitMessage> {
+    fn ensure_unchanged(&self, end: InputPosition) -> Result<(), ExitMessage> {
         let original = self.source.original.clone();
-        original.map_or(Ok(()), |mut original| original.still_holds()).map_err(|error| input::roster_error(self.path, &error))?;
+        original.map_or(Ok(()), |mut original| original.ensure_unchanged()).map_err(|error| input::roster_error(self.path, &error))?;
         let mut watch = Watch::new(self.source.file.clone(), self.format.dialect(), self.source.stat);
         match watch.look_through((end.offset, end.digest)).map_err(|error| input::roster_error(self.path, &error))? {
             Look::Same | Look::Comparing => Ok(()),

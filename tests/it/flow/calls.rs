@@ -339,8 +339,8 @@ async fn one_api_that_is_down_stops_the_run_and_leaves_the_other_at_its_pace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_that_are_given_up_cost_a_call_and_nobody_anything() {
-    let service = Service::new(|call| fine(call, LATENCY)).giving_up(|_| true);
+async fn connections_that_are_closed_cost_a_call_and_nobody_anything() {
+    let service = Service::new(|call| fine(call, LATENCY)).closing_connection_of(|_| true);
     let run = World::new().asking(CHECK, 30_000).asking(Command::Kick, 500).run(&service).await;
     assert_eq!((run.end.clone(), run.done(CHECK), run.done(Command::Kick)), (None, 30_000, 500));
     assert_eq!((service.calls(), run.traffic.retries()), (2 * (300 + 500), 300 + 500));

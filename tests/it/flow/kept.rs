@@ -18,10 +18,10 @@ fn lost() -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_on_a_connection_that_was_given_up_is_made_again_within_the_limit_and_charged_to_nobody() {
+async fn a_call_on_a_connection_that_was_closed_is_made_again_within_the_limit_and_charged_to_nobody() {
     for nth in [1, 2, 7] {
         let mut seen = 0;
-        let service = Service::new(|_| imported(LATENCY)).giving_up(move |_| {
+        let service = Service::new(|_| imported(LATENCY)).closing_connection_of(move |_| {
             seen += 1;
             seen % nth == 0
         });
@@ -43,16 +43,16 @@ async fn the_second_time_in_an_attempt_is_a_fault_like_any_other() {
         ConnectionWish::Fresh if call.nth_of_user <= 2 => lost(),
         ConnectionWish::Any | ConnectionWish::Fresh => imported(LATENCY),
     });
-    let service = service.giving_up(|call| call.nth_of_user == 1);
+    let service = service.closing_connection_of(|call| call.nth_of_user == 1);
     let run = World::new(accounts(1)).run(&service).await;
     assert_eq!((run.counts.imported, run.rows[0].outcome.attempts, service.calls()), (1, 2, 3));
     assert_eq!(run.traffic.retries(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_that_are_given_up_are_no_outage_and_fresh_ones_that_break_are_one() {
+async fn connections_that_are_closed_are_no_outage_and_fresh_ones_that_break_are_one() {
     let service = Service::new(|call| if call.at.as_secs() < 3 { imported(LATENCY) } else { lost() });
-    let service = service.giving_up(|call| call.at.as_secs() >= 2);
+    let service = service.closing_connection_of(|call| call.at.as_secs() >= 2);
     let mut world = World::new(accounts(4_000));
     world.settings.dispatch.max_outage = Duration::from_secs(60);
     let began = Instant::now();
@@ -81,7 +81,7 @@ async fn a_connection_for_every_call_costs_little_of_the_pace_where_connecting_i
 
 #[tokio::test(start_paused = true)]
 async fn batches_and_reading_back_are_made_again_in_the_same_way() {
-    let service = Service::new(|call| fine(call, LATENCY)).giving_up(|call| call.number % 3 != 2);
+    let service = Service::new(|call| fine(call, LATENCY)).closing_connection_of(|call| call.number % 3 != 2);
     let run = World::new(accounts(30_000)).in_batches(OnBatchFailure::Stop).run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     assert_eq!((run.counts.imported, run.counts.failed), (30_000, 0));

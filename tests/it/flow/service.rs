@@ -12,7 +12,7 @@ use chatlift::domain::answer::{AccountStatus, Answer, Item, Presence, Profile};
 use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::verdict::{CallOutcome, Departure};
 use chatlift::io::api::usersig::Signature;
-use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
+use chatlift::io::api::{Api, ConnectionWish, NotDelivered, Request};
 use tokio::time::Instant;
 
 use crate::support::requests;
@@ -111,7 +111,7 @@ struct State {
     /// Calls and calls in flight of each user, and the nickname it has; kept while the test wants it.
     users: HashMap<String, (u32, u32, Option<String>)>,
     keeps_users: bool,
-    gives_up: Box<dyn FnMut(&Call<'_>) -> bool>,
+    closes_connection_of: Box<dyn FnMut(&Call<'_>) -> bool>,
     overlaps: u64,
 }
 
@@ -153,7 +153,7 @@ impl Service {
             paces: PerCommand::default(),
             users: HashMap::new(),
             keeps_users: true,
-            gives_up: Box::new(|_| false),
+            closes_connection_of: Box::new(|_| false),
             overlaps: 0,
         })))
     }
@@ -165,8 +165,8 @@ impl Service {
     }
 
     /// Kept connections, as all but a repeated call's are, are given up under these calls.
-    pub(super) fn giving_up(self, gives_up: impl FnMut(&Call<'_>) -> bool + 'static) -> Self {
-        self.0.borrow_mut().gives_up = Box::new(gives_up);
+    pub(super) fn closing_connection_of(self, closes_connection_of: impl FnMut(&Call<'_>) -> bool + 'static) -> Self {
+        self.0.borrow_mut().closes_connection_of = Box::new(closes_connection_of);
         self
     }
 
@@ -250,8 +250,8 @@ impl State {
             signature,
             connection,
         };
-        let is_given_up = connection == ConnectionWish::Any && (self.gives_up)(&call);
-        ((self.script)(&call), is_given_up)
+        let is_closed = connection == ConnectionWish::Any && (self.closes_connection_of)(&call);
+        ((self.script)(&call), is_closed)
     }
 
     fn finish(&mut self, command: Command, accounts: &[Account], end: Option<&CallOutcome>) {
@@ -275,7 +275,7 @@ impl Api for Service {
         connection: ConnectionWish,
         signature: &Signature,
         mut departed: D,
-    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
+    ) -> impl Future<Output = Result<CallOutcome, NotDelivered>> + 'static
     where
         D: FnMut() -> Departure + Send + Sync + Unpin + 'static,
     {
@@ -283,7 +283,7 @@ impl Api for Service {
         let service = self.clone();
         let signature = signature.clone();
         async move {
-            let (reply, is_given_up) = service.0.borrow_mut().reply(command, &accounts, &signature, connection);
+            let (reply, is_closed) = service.0.borrow_mut().reply(command, &accounts, &signature, connection);
             if reply.connect > Duration::ZERO {
                 tokio::time::sleep(reply.connect).await;
             }
@@ -292,7 +292,7 @@ impl Api for Service {
                 service.0.borrow_mut().arrive(command, Instant::now());
             }
             tokio::time::sleep(reply.latency).await;
-            let end = if is_given_up { Err(GivenUp::ConnectionClosed) } else { Ok(reply.end) };
+            let end = if is_closed { Err(NotDelivered::ConnectionClosed) } else { Ok(reply.end) };
             service.0.borrow_mut().finish(command, &accounts, end.as_ref().ok());
             end
         }

@@ -8,7 +8,7 @@ use chatlift::domain::account::Account;
 use chatlift::domain::command::Command;
 use chatlift::domain::verdict::{CallOutcome, Departure};
 use chatlift::io::api::usersig::Signature;
-use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
+use chatlift::io::api::{Api, ConnectionWish, NotDelivered, Request};
 
 use crate::support::requests;
 
@@ -42,7 +42,7 @@ impl<S: Serves> Api for MemoryService<S> {
         _: ConnectionWish,
         _: &Signature,
         mut departed: D,
-    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
+    ) -> impl Future<Output = Result<CallOutcome, NotDelivered>> + 'static
     where
         D: FnMut() -> Departure + Send + Sync + Unpin + 'static,
     {

@@ -232,7 +232,7 @@ async fn throttling_signatures_halts_and_calls_that_never_arrived_cost_no_attemp
         (code(60018), CallEffect::Throttled(ThrottleScope::All)),
         (code(60019), CallEffect::Throttled(ThrottleScope::All)),
         (CallOutcome::TooMany, CallEffect::Throttled(ThrottleScope::All)),
-        (code(70001), CallEffect::SignatureRefused),
+        (code(70001), CallEffect::SignatureRejected),
         (code(70403), CallEffect::Halt { reason: HaltReason::NotAdmin, code: Some(70403), says: "code 70403".to_owned() }),
     ]
     .into_iter()

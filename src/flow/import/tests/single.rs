@@ -262,7 +262,7 @@ async fn throttling_signatures_and_halts_cost_no_attempt() {
     for (end, effect) in [
         (code(60007), CallEffect::Throttled(ThrottleScope::Api)),
         (CallOutcome::TooMany, CallEffect::Throttled(ThrottleScope::All)),
-        (code(70001), CallEffect::SignatureRefused),
+        (code(70001), CallEffect::SignatureRejected),
         (code(60011), CallEffect::Throttled(ThrottleScope::All)),
         (code(60018), CallEffect::Throttled(ThrottleScope::All)),
         (code(60019), CallEffect::Throttled(ThrottleScope::All)),

@@ -71,7 +71,7 @@ fn refused_by_proxy(error: &reqwest::Error) -> Option<u16> {
 }
 
 /// Whether the connection was closed or reset before the head of an answer was received. hyper does not tell whether a part of it was.
-pub(super) fn is_given_up(error: &reqwest::Error) -> bool {
+pub(super) fn is_closed_by_server(error: &reqwest::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
     let is_broken =
         |error: &io::Error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof);

@@ -97,7 +97,7 @@ impl ImportEnding<'_> {
         if let Some(state) = self.state.take() {
             self.job.fill(&state, &self.input, counts, Some(imported_rows))?;
         }
-        self.source.is_done_with();
+        self.source.discard_copies();
         Ok(())
     }
 

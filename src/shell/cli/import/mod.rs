@@ -101,7 +101,7 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
     let (lock, _leftover) = run::lock(&job.paths)?;
     let state = job.state.map(LockedState::take).transpose()?;
     if let Some(state) = &state {
-        state.belongs_to(&job.target, &job.typed.connection)?;
+        state.ensure_belongs_to(&job.target, &job.typed.connection)?;
     }
     let stands = |known: &Checkpoint| stands_for(known, job, state.as_ref());
     let lock_held = Some(&lock);
@@ -109,7 +109,7 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
     let mut source = Source::new(&settings)?;
     if let Some(known) = source.finished() {
         let finished = finished_run(known, job, state.as_ref());
-        source.is_done_with();
+        source.discard_copies();
         return Ok(finished);
     }
     if source.is_missing()
@@ -119,7 +119,7 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
     }
     let input = OpenInput::of(&source, job)?;
     let roster = input.roster(job)?;
-    job.admission.has_columns(roster.header())?;
+    job.admission.ensure_columns(roster.header())?;
     let spec = import::run_spec(RunKind::Import, &job.target, (input.stat, source.source_file()), &roster);
     let spec = RunSpec { reading: job.recorded(spec.reading), ..spec };
     let compare = |checkpoint: &Checkpoint| roster::compare(&input.file, checkpoint.reading.dialect(), checkpoint.settled);
@@ -127,7 +127,7 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
         StartDecision::Finished { counts } => {
             let filled = state.map_or(Ok(()), |state| job.fill(&state, &input, counts, None));
             if filled.is_ok() {
-                source.is_done_with();
+                source.discard_copies();
             }
             Ok(PreparedImport::Finished { counts, delimiter: input.format.delimiter, filled })
         }
@@ -155,14 +155,14 @@ fn finished_without_input<'a>(job: &ImportJob, state: Option<&LockedState>) -> R
 
 /// A run that an earlier process has finished.
 fn finished_run<'a>(checkpoint: &Checkpoint, job: &ImportJob, state: Option<&LockedState>) -> PreparedImport<'a> {
-    let is_filled = |state| job.filling(state).is_filled_from(checkpoint.settled).map_err(|error| fill_error(&error));
-    let filled = state.map_or(Ok(()), is_filled);
+    let ensure_filled = |state| job.filling(state).ensure_filled_from(checkpoint.settled).map_err(|error| fill_error(&error));
+    let filled = state.map_or(Ok(()), ensure_filled);
     PreparedImport::Finished { counts: checkpoint.counts, delimiter: checkpoint.reading.delimiter, filled }
 }
 
 /// Whether a finished run of the same file stands for this one, so that nothing need be read.
 fn stands_for(known: &Checkpoint, job: &ImportJob, state: Option<&LockedState>) -> bool {
-    let is_filled = state.is_none_or(|state| job.filling(state).is_filled_from(known.settled).is_ok());
+    let is_filled = state.is_none_or(|state| job.filling(state).ensure_filled_from(known.settled).is_ok());
     known.work == RunKind::Import && known.target == job.target && job.has_scope_of(&known.reading) && is_filled
 }
 

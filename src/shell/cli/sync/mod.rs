@@ -134,7 +134,7 @@ impl<'a> Session<'a> {
         let mut word = report::last_word_on(self.job, &report, &self.watch.borrow().reach);
         if matches!(report.end, Ok(ImportEnd::Finished)) {
             word = self.source.with_news(word, &self.input.file);
-            self.source.is_done_with();
+            self.source.discard_copies();
         }
         let summary = report::tell(self.job, &word, report, began.elapsed());
         Ended::with(word, Figures::of(summary))
