@@ -15,6 +15,7 @@ use crate::io::journal::Restart;
 use crate::io::journal::paths::RunPaths;
 use crate::io::state;
 use crate::shell::cli::client::target;
+use crate::shell::cli::command_end::EndSteps;
 use crate::shell::cli::environment;
 use crate::shell::cli::exit_messages::EndedRun;
 use crate::shell::cli::flags::{ImportFlags, RunFlags};
@@ -47,14 +48,16 @@ pub(super) struct ImportJob<'a> {
 impl<'a> ImportJob<'a> {
     /// # Errors
     /// What is wrong with the flags, the settings or the names of files (exit code 2).
-    pub(super) fn of(flags: &'a ImportFlags, page: PageWatch) -> Result<Self, ExitMessage> {
+    pub(super) fn of(flags: &'a ImportFlags, steps: &EndSteps) -> Result<Self, ExitMessage> {
         let (typed, state) = (&flags.run, flags.state.as_deref());
         let mut connection = Connection::resolve(&typed.connection, &environment)?;
+        steps.announce(&connection);
         open_files::make_room(&mut connection, if state.is_some() { Keeps::State } else { Keeps::Nothing })?;
         let lanes = Lanes::new(typed, &connection)?.sending(scope(flags));
         let paths = paths(typed, &state.into_iter().flat_map(state::names).collect::<Vec<_>>())?;
         let restart = if typed.restart { Restart::Asked } else { Restart::No };
         let (admission, target) = (admission(flags), target(&connection.service));
+        let page = steps.page();
         page.goes_to(&target);
         Ok(Self { typed, admission, state, connection, target, lanes, paths, restart, page })
     }

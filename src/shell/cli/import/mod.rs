@@ -47,8 +47,7 @@ pub(super) fn run(flags: &ImportFlags) -> CommandEnd {
             let (rates, shared) = (job::forecast_rates(&flags.run)?, job::forecast_quota(&flags.run));
             return Ok(check::run(&flags.run.input, rates, shared, job::admission(flags)).into());
         }
-        let job = ImportJob::of(flags, steps.page())?;
-        steps.announce(&job.connection);
+        let job = ImportJob::of(flags, steps)?;
         for _ in 1..READINGS_MAX {
             match read_once(&job, &bars)? {
                 Reading::Ended(ended) => return Ok(ended),

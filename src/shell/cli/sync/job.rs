@@ -12,6 +12,7 @@ use crate::io::journal::Restart;
 use crate::io::journal::paths::RunPaths;
 use crate::io::state;
 use crate::shell::cli::client::target;
+use crate::shell::cli::command_end::EndSteps;
 use crate::shell::cli::command_line::CommandLine;
 use crate::shell::cli::environment;
 use crate::shell::cli::flags::{AllowFlag, MissingFlag, RunFlags, SyncFlags};
@@ -44,12 +45,14 @@ pub(super) struct SyncJob<'a> {
 impl<'a> SyncJob<'a> {
     /// # Errors
     /// What is wrong with the flags, the settings or the names of files (exit code 2).
-    pub(super) fn of(flags: &'a SyncFlags, page: PageWatch) -> Result<Self, ExitMessage> {
+    pub(super) fn of(flags: &'a SyncFlags, steps: &EndSteps) -> Result<Self, ExitMessage> {
         let (began_at, typed) = (SystemTime::now(), &flags.run);
         let mut connection = Connection::resolve(&typed.connection, &environment)?;
+        steps.announce(&connection);
         open_files::make_room(&mut connection, Keeps::State)?;
         let lanes = Lanes::new(typed, &connection)?;
         let paths = paths(typed, &state::names(&flags.state))?;
+        let page = steps.page();
         page.goes_to(&target(&connection.service));
         Ok(Self {
             typed,

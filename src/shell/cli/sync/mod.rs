@@ -40,8 +40,7 @@ pub(super) fn run(flags: &SyncFlags) -> CommandEnd {
     log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
     notify::begin("sync: reading the input");
     EndSteps::of_sync(flags).after(|steps| {
-        let job = SyncJob::of(flags, steps.page())?;
-        steps.announce(&job.connection);
+        let job = SyncJob::of(flags, steps)?;
         let last_calls = LastCalls::find(&job.paths.lock());
         Session::begin(&job, &bars)?.carry_out(last_calls)
     })
