@@ -42,10 +42,10 @@ fn commands(command: &str, flags: &RunFlags, paths: &RunPaths) -> Vec<NextComman
         None => line,
     });
     let next = |what, line: CommandLine, needs| NextCommand { what, command: line.to_string(), needs };
-    let mut commands = vec![next("Show where the run stands", status, Needs::File(paths.checkpoint.clone()))];
+    let mut commands = vec![next("Show where the run stands", status, Needs::Checkpoint(paths.clone()))];
     if command == "import" {
         let audit = CommandLine::new("audit").file(file).with("results", &paths.results).reading(&flags.input);
-        commands.push(next("Prove that every row has one result", audit, Needs::File(paths.results.clone())));
+        commands.push(next("Prove that every row has one result", audit, Needs::Results(paths.results.clone())));
     }
     let verify = CommandLine::new("verify").file(file).plain("--profiles").reading(&flags.input).connection(&flags.connection);
     commands.push(next("Ask the service whether it has what the file says", verify, Needs::AcceptedRows));

@@ -27,6 +27,7 @@ use crate::domain::outcome::OutcomeCounts;
 use crate::domain::series::{PhaseKind, RunMoment, Series};
 use crate::flow::dispatch::Progress;
 use crate::flow::import::ImportProgress;
+use crate::io::journal::paths::RunPaths;
 pub use reasons::Reasons;
 pub use view::{Audience, ReportExamples, html};
 
@@ -55,7 +56,10 @@ pub struct NextCommand {
 /// Without what a command to go on with does not run.
 #[derive(Debug, Clone)]
 pub enum Needs {
-    File(std::path::PathBuf),
+    /// A checkpoint that can be read.
+    Checkpoint(RunPaths),
+    /// Results that can be read, and an input that is read as the flags say.
+    Results(std::path::PathBuf),
     /// Rows that the service has accepted, from the same file and with the same flags.
     AcceptedRows,
 }

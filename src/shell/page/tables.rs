@@ -1,5 +1,7 @@
 //! The tables of the page: what stands in their rows. Foreign texts are made visible and cut here, and escaped by the template.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +16,9 @@ use crate::domain::command::Command;
 use crate::domain::figures::{self, about_per_s, count, counted};
 use crate::domain::guard::{Guard, GuardVerdict, Judged};
 use crate::domain::series::{PhaseKind, Point, Series};
+use crate::io::journal;
+use crate::io::journal::disk::OsDisk;
+use crate::io::journal::results::Results;
 use crate::io::rejected_rows::RejectedRow;
 use crate::shell::exit::Exit;
 use crate::shell::screen::end_summary::Figures;
@@ -243,18 +248,24 @@ pub(super) fn files(page: &RunPage) -> Vec<(&'static str, String, String)> {
 /// The commands to go on with that run as they stand.
 pub(super) fn commands(page: &RunPage) -> Vec<(&'static str, &str)> {
     let is_ready = |needs: &Needs| match needs {
-        Needs::File(path) => path.is_file(),
+        Needs::Checkpoint(paths) => journal::read_checkpoint(&OsDisk, paths).is_some(),
+        Needs::Results(path) => !was_refused(page) && File::open(path).is_ok_and(|file| Results::new(BufReader::new(file)).is_ok()),
         Needs::AcceptedRows => has_accepted_rows(page),
     };
     let ready = page.subject.commands.iter().filter(|next| is_ready(&next.needs));
     ready.map(|next| (next.what, next.command.as_str())).collect()
 }
 
+/// Whether something was wrong with the input, the flags or the files: they may be no good for another command either.
+fn was_refused(page: &RunPage) -> bool {
+    page.end.as_ref().is_some_and(|end| end.exit == Exit::UserError)
+}
+
 /// Whether the service has rows of the run, and can be asked about them with the same flags.
 fn has_accepted_rows(page: &RunPage) -> bool {
     let is_answered = page.end.as_ref().is_none_or(|end| match end.exit {
-        Exit::Done | Exit::SomeRowsRejected | Exit::Stopped | Exit::Fatal => true,
-        Exit::UserError | Exit::Refused | Exit::Guarded | Exit::Busy | Exit::OfProgram(_) => false,
+        Exit::Done | Exit::SomeRowsRejected | Exit::Stopped => true,
+        Exit::Fatal | Exit::UserError | Exit::Refused | Exit::Guarded | Exit::Busy | Exit::OfProgram(_) => false,
     });
     match &page.figures {
         Figures::Rows(summary) => {

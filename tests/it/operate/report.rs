@@ -150,8 +150,11 @@ fn commands_to_go_on_with_run_as_they_stand() {
     assert_eq!(names(&report(&bench)), ["status", "audit", "verify"]);
     reporting(bench.import(&server)).args(&["--ca-file", "missing.pem"]).run().exits(2);
     let html = report(&bench);
-    assert_eq!(names(&html), ["status", "audit"], "the run from before is still there, but the flags are no good");
+    assert_eq!(names(&html), ["status"], "the run from before is still there, but the flags are no good");
     run_all(&html);
+    bench.write("users.checkpoint.json", "{}");
+    reporting(bench.import(&server)).run().exits(2);
+    assert!(names(&report(&bench)).is_empty(), "no command can use a checkpoint that is damaged");
 }
 
 #[test]
