@@ -8,3 +8,4 @@ mod script;
 mod settings;
 mod slowed;
 mod told;
+mod world;

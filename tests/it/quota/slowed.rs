@@ -5,7 +5,7 @@ use std::time::Duration;
 use chatlift::sandbox::limiter::{Counting, Limiter};
 use redis::Connection;
 
-use super::books::{ServiceAtLimit, Trouble, against};
+use super::world::{ServiceAtLimit, Trouble, against, against_others};
 use crate::support::redis_server::RedisServer;
 
 /// The limit that the processes share.
@@ -113,7 +113,7 @@ fn once_others_have_gone_the_limit_is_used_again() {
     let mut store = server.connection();
     let limiter = sliding(LIMIT);
     // Another client of the service takes half of it, for half a minute.
-    let service = super::books::against_others(&mut store, Trouble::none(LIMIT, 2, 2_000), limiter, (100, Duration::from_secs(30)), 90);
+    let service = against_others(&mut store, Trouble::none(LIMIT, 2, 2_000), limiter, (100, Duration::from_secs(30)), 90);
     let outcome = Outcome::of(&service, 60, 90);
     eprintln!("{:?} a second, {:.2} refused", outcome.through_per_s, outcome.refused_per_s);
     assert!(outcome.sum() >= 0.97 * f64::from(LIMIT), "{:?}", outcome.through_per_s);
