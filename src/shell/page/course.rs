@@ -12,6 +12,8 @@ use crate::domain::series::{PhaseKind, Point};
 
 /// APIs that get a line of their own. Chosen: as many as there are colours that can be told apart.
 const APIS_MAX: usize = 4;
+/// Less is not drawn as a pace.
+const ONE_SECOND: Duration = Duration::from_secs(1);
 /// The forecast is drawn over at most so many times what has passed; its words say the rest. Chosen: what has happened keeps a third of the
 /// plot.
 const AHEAD_MOST: f64 = 2.0;
@@ -154,9 +156,10 @@ fn calls(points: &[Point], to_s: f64, spans: &[PhaseSpan]) -> Plot {
     plot("calls", "Requests a second", description, (&chart, legend))
 }
 
-/// A line that stays at a value for the whole of each point.
+/// A line that stays at a value for the whole of each point, and for a second at least: the area below it is the number of requests.
 fn stairs(points: &[Point], value: impl Fn(&Point) -> f64) -> Vec<(f64, f64)> {
-    points.iter().flat_map(|point| [point.from, point.to].map(|at| (at.as_secs_f64(), value(point)))).collect()
+    let ends = |point: &Point| [point.from, point.to.max(point.from + ONE_SECOND)];
+    points.iter().flat_map(|point| ends(point).map(|at| (at.as_secs_f64(), value(point)))).collect()
 }
 
 /// The limit of an API while it is known.
@@ -328,6 +331,16 @@ mod tests {
     fn a_limit_that_stays_is_a_line_of_two_places() {
         assert_eq!(limit(&points(60), Command::AccountImport), [[(0.0, 200.0), (60.0, 200.0)]]);
         assert!(limit(&points(60), Command::Kick).is_empty());
+    }
+
+    #[test]
+    fn a_run_of_a_moment_has_its_requests_in_one_second() {
+        let mut so_far = CallsSoFar::default();
+        so_far.stats.apis[Command::AccountImport].calls = 3;
+        let mut series = Series::new(0);
+        series.note(Duration::from_millis(4), &RunMoment { phase: PhaseKind::Running, rows: 3, calls: Some(&so_far) });
+        let line = stairs(&series.points(), |point| point.calls_per_s(Command::AccountImport));
+        assert_eq!(line, [(0.0, 3.0), (1.0, 3.0)]);
     }
 
     #[test]
