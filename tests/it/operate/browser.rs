@@ -10,7 +10,7 @@ use chatlift::sandbox::{Sandbox, SandboxSettings};
 
 use super::report::{SCRIPT, asks_for_nothing, requests};
 use super::status_server::{get, serving};
-use crate::support::server::{Server, imported};
+use crate::support::server::{Server, code, imported};
 use crate::support::tools::{program, skipped};
 use crate::support::{CliFixture, KEY, eventually, users};
 
@@ -31,6 +31,8 @@ fn open(url: &str) -> Option<Page> {
     let profile = tempfile::tempdir().unwrap();
     let mut command = Command::new(chromium);
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-extensions"]);
+    // A page beside a report may measure it.
+    command.arg("--allow-file-access-from-files");
     command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio"]);
     command.arg(format!("--user-data-dir={}", profile.path().display())).arg(format!("--virtual-time-budget={LIVES_MS}"));
     command.args(["--enable-logging=stderr", "--dump-dom", url]).stdin(Stdio::null());
@@ -146,4 +148,44 @@ fn the_live_page_moves_by_itself() {
     }
     running.signal(rustix::process::Signal::TERM);
     running.wait().exits(4);
+}
+
+/// A page that shows another one as a phone does, with everything opened, and has in its title what reaches beyond the screen. A table may
+/// scroll in a frame of its own.
+const PHONE: &str = r#"<!doctype html><iframe id="phone" style="width:400px;height:900px;border:0" src="report.html"></iframe><script>
+const phone = document.getElementById("phone");
+phone.onload = () => {
+  const page = phone.contentDocument;
+  for (const details of page.querySelectorAll("details")) details.open = true;
+  const beyond = [...page.querySelectorAll("body *")].filter((it) => it.getBoundingClientRect().right > 400.5);
+  const own = beyond.filter((it) => !it.closest(".scroll, .commands"));
+  const scrolling = [...page.querySelectorAll(".scroll")].filter((it) => it.scrollWidth > it.clientWidth);
+  const words = [...own.map((it) => it.outerHTML.slice(0, 80)), ...scrolling.map((it) => it.querySelector("table").id)];
+  document.title = `measured ${page.documentElement.scrollWidth <= 400}: ${words.join(" ")}`;
+};
+</script>"#;
+
+/// Opens the report on a phone: nothing reaches beyond its screen but the table of all points.
+fn fits_on_a_phone(bench: &CliFixture) {
+    bench.write("phone.html", PHONE);
+    let Some(page) = open(&format!("file://{}", bench.path("phone.html").display())) else { return };
+    let title = page.dom.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>")).map(|(title, _)| title.trim());
+    assert!(["measured true:", "measured true: points"].contains(&title.unwrap_or_default()), "{title:?}");
+}
+
+#[test]
+fn a_report_does_not_scroll_sideways_on_a_phone() {
+    let bench = CliFixture::new();
+    let long = "u".repeat(32);
+    let server = Server::new(|request| if request.user_id.starts_with("uu") { code(70402) } else { imported() });
+    let of_this_run = ["--report", "report.html", "--job", &"a-name-without-an-end".repeat(8)];
+    bench.write("users.csv", users(60) + &format!("{long},{}\n{}\u{e9},x\n", "n".repeat(90), "long".repeat(60)));
+    bench.quiet_import_into("users.csv", &server.endpoint()).against(&server).args(&of_this_run).run().exits(3);
+    fits_on_a_phone(&bench);
+    let sandbox = |command: &[&str]| bench.call(command).args(&["users.csv", "--sandbox"]).args(&of_this_run).run();
+    sandbox(&["verify", "--profiles"]).exits(3);
+    fits_on_a_phone(&bench);
+    bench.write("users.csv", "UserID\n");
+    sandbox(&["sync", "--state", "s.db", "--canary", &long]).exits(6);
+    fits_on_a_phone(&bench);
 }
