@@ -33,7 +33,7 @@ pub(super) struct ServiceClient {
     /// The end of a signature that cannot be renewed.
     pub(super) expires_at: Option<SystemTime>,
     /// The sandbox, which lives as long as the run.
-    pub(super) _sandbox: Option<Sandbox>,
+    pub(super) sandbox: Option<Sandbox>,
 }
 
 /// The name of the target; no request is sent.
@@ -83,7 +83,7 @@ pub(super) fn build_client(connection: &Connection, limits: SandboxLimits) -> Re
     let quota = connection.quota.as_ref().map(|quota| quota.settings(identity.sdkappid));
     quota.as_ref().map(quota::first_look).transpose()?;
     let quota = quota.map(Arc::new);
-    Ok(ServiceClient { api: Rc::new(api), identity, endpoint, target, quota, expires_at, _sandbox: sandbox })
+    Ok(ServiceClient { api: Rc::new(api), identity, endpoint, target, quota, expires_at, sandbox })
 }
 
 impl ServiceClient {
@@ -92,9 +92,11 @@ impl ServiceClient {
         UserId::parse(self.identity.identifier.as_bytes()).expect("an identifier was checked when it was given")
     }
 
-    /// The same gates, which take part in the quota if there is one.
+    /// The same gates, which take part in the quota if there is one. Those to a sandbox of this process open at once: no process has called
+    /// it before.
     pub(super) fn sharing(&self, gates: GateSettings) -> GateSettings {
-        GateSettings { quota: self.quota.clone(), ..gates }
+        let opens_at = gates.opens_at.filter(|_| self.sandbox.is_none());
+        GateSettings { quota: self.quota.clone(), opens_at, ..gates }
     }
 
     /// The dependencies of a run that starts now.

@@ -17,7 +17,7 @@ use crate::support::ports::is_connected_to;
 use crate::support::{CliFixture, KEY, Run, Running, eventually};
 
 /// The default number of kills. Chosen: it takes some seconds.
-const KILLS: u64 = 200;
+const KILLS: u64 = 100;
 /// Files at a time. Chosen: some of them always wait for a stalled answer.
 const FILES_AT_ONCE: u64 = 6;
 /// The longest time after which a process is killed, if not after a number of requests. Chosen: it covers start, recovery and the first

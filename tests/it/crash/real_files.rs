@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use chatlift::io::files::lock::Lockfile;
 use chatlift::io::journal::checkpoint::Checkpoint;
@@ -173,10 +173,22 @@ impl RealLife {
 
     /// A stopped run with results and rejects that are short enough to be covered completely by the hashes of their extents.
     fn stopped() -> Self {
-        let mut life = Self::new(12, Fortune::Mixed, 3);
-        assert_eq!(life.runs(u64::MAX, Some(8)), Ending::Stopped);
-        assert!(life.paths.rejects.exists());
-        life
+        static STOPPED: LazyLock<RealLife> = LazyLock::new(|| {
+            let mut life = RealLife::new(12, Fortune::Mixed, 3);
+            assert_eq!(life.runs(u64::MAX, Some(8)), Ending::Stopped);
+            assert!(life.paths.rejects.exists());
+            life
+        });
+        STOPPED.copied()
+    }
+
+    /// The same life in a folder of its own. No file is synced, so this is quick.
+    fn copied(&self) -> Self {
+        let copy = Self::new(0, self.fortune, 3);
+        for path in self.files().into_keys() {
+            fs::copy(&path, copy.folder.path().join(path.file_name().unwrap())).expect("there is room for a small file");
+        }
+        Self { input: self.input.clone(), oracle: self.oracle.clone(), chance: self.chance.clone(), ..copy }
     }
 
     fn takes(&mut self, step: Step) {

@@ -9,12 +9,15 @@ use chatlift::domain::command::Command as Api;
 use chatlift::sandbox::{CustomFields, SandboxSettings};
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::test_runner::TestRunner;
 
 use super::night::{SyncFixture, settings};
-use crate::support::Run;
+use crate::support::{Run, side_by_side};
 
 /// Sequences unless another number is asked for. Chosen: some ten seconds.
 const CASES: u32 = 16;
+/// Parts of the sequences that run side by side.
+const PARTS: u32 = 4;
 /// Few enough that no share of them is judged, and no two look alike.
 const PEOPLE: [&str; 5] = ["user1", "Ann-Lee", "00042", "777", "550e8400e29b41d4a716446655440000"];
 /// Runs in a row after which an id is due, and the hours between two that count.
@@ -284,20 +287,21 @@ impl PeopleFixture {
 
 fn config() -> ProptestConfig {
     let cases = std::env::var("CHATLIFT_PEOPLE_CASES").map_or(CASES, |text| text.parse().expect("a number"));
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 100, ..ProptestConfig::default() }
+    ProptestConfig { cases: cases.div_ceil(PARTS), failure_persistence: None, max_shrink_iters: 100, ..ProptestConfig::default() }
 }
 
-proptest! {
-    #![proptest_config(config())]
-
-    #[test]
-    fn nobody_who_is_there_is_touched_and_whoever_is_gone_is(
-        mode in select(&[Mode::Kick, Mode::Delete][..]),
-        nights in proptest::collection::vec(night(), 2..7),
-    ) {
-        let mut people = PeopleFixture::new(mode);
-        for night in &nights {
-            people.night(night);
-        }
-    }
+/// The cases are divided: most of the time of each is spent with waiting.
+#[test]
+fn nobody_who_is_there_is_touched_and_whoever_is_gone_is() {
+    let nights = (select(&[Mode::Kick, Mode::Delete][..]), proptest::collection::vec(night(), 2..7));
+    side_by_side(0..PARTS, |_| {
+        let lives_through = |(mode, nights): (Mode, Vec<Night>)| {
+            let mut people = PeopleFixture::new(mode);
+            for night in &nights {
+                people.night(night);
+            }
+            Ok(())
+        };
+        TestRunner::new(config()).run(&nights, lives_through).unwrap_or_else(|failure| panic!("{failure}"));
+    });
 }
