@@ -15,7 +15,7 @@ use super::page_subject;
 use super::settings::Connection;
 use super::{atomic, input, notify, pipe, run, signals, small};
 use crate::domain::guard::Guard;
-use crate::io::journal::paths::{GivenPaths, RunPaths, beside};
+use crate::io::journal::paths::beside;
 use crate::io::state::{self, StateDb};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::page::Subject;
@@ -126,8 +126,7 @@ impl EndSteps {
         state: Option<&Path>,
         (summary, plan): (Option<&Path>, Option<&Path>),
     ) -> Self {
-        let given = GivenPaths { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
-        let mut others = RunPaths::new(&flags.input.file, given).everything().to_vec();
+        let mut others = flags.files.paths(&flags.input.file).everything().to_vec();
         others.push(flags.input.file.clone());
         others.extend(read_for(&flags.connection));
         others.extend(state.into_iter().flat_map(state::names));
@@ -137,7 +136,7 @@ impl EndSteps {
             command,
             nothing_done,
             may_succeed: if flags.dry_run || flags.limit.is_some() { Success::No } else { Success::Yes },
-            job: job(ending, &flags.input.file, flags.results.as_deref()),
+            job: job(ending, &flags.input.file, flags.files.results.as_deref()),
             outputs: judged(outputs, ending, page),
             on_end: on_end(ending),
             page_flags: page.clone(),

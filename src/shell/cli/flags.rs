@@ -11,7 +11,7 @@ mod sandbox;
 mod status;
 mod values;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
@@ -29,6 +29,7 @@ use values::percent;
 pub use values::{duration, seconds};
 
 use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, PROFILE_CALLS_PER_S};
+use crate::io::journal::paths::{GivenPaths, RunPaths};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -78,6 +79,7 @@ pub enum CliCommand {
     #[command(after_help = SYNC_HELP)]
     Sync(Box<SyncFlags>),
     /// Show where the run on a file stands, from its checkpoint, running or not; sends nothing
+    #[command(mut_args(of_an_earlier_run))]
     Status(StatusFlags),
     /// Show what a state file of sync holds; export it, drop accounts, or bind it to another app
     State(StateFlags),
@@ -152,14 +154,9 @@ pub enum ImportAllowFlag {
     Empty,
 }
 
-/// What `import` and `sync` share.
-#[derive(Debug, Args)]
-pub struct RunFlags {
-    #[command(flatten)]
-    pub input: InputFlags,
-    #[command(flatten)]
-    pub connection: ConnectionFlags,
-
+/// The names of a run's files.
+#[derive(Debug, Clone, Args)]
+pub struct RunFileFlags {
     /// Where to write the result of each row [default: FILE without .csv, plus .results.csv]
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub results: Option<PathBuf>,
@@ -169,6 +166,27 @@ pub struct RunFlags {
     /// Where to save how far the run is, for resuming [default: … .checkpoint.json]
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub checkpoint: Option<PathBuf>,
+}
+
+impl RunFileFlags {
+    /// The paths of a run with this input.
+    #[must_use]
+    pub fn paths(&self, input: &Path) -> RunPaths {
+        let Self { results, rejects, checkpoint } = self.clone();
+        RunPaths::new(input, GivenPaths { results, rejects, checkpoint })
+    }
+}
+
+/// What `import` and `sync` share.
+#[derive(Debug, Args)]
+pub struct RunFlags {
+    #[command(flatten)]
+    pub input: InputFlags,
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+
+    #[command(flatten)]
+    pub files: RunFileFlags,
     /// Write the figures of the run as JSON
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub summary: Option<PathBuf>,
@@ -320,6 +338,17 @@ pub struct ManFlags {
 pub enum UsersigCommand {
     /// Show what a UserSig says, without a check of its signature; it is read from `CHATLIFT_USERSIG`, or else from standard input
     Decode,
+}
+
+/// The help of [`RunFileFlags`] for a command that only reads these files.
+fn of_an_earlier_run(arg: Arg) -> Arg {
+    let what = match arg.get_id().as_str() {
+        "results" => "results file",
+        "rejects" => "rejects file",
+        "checkpoint" => "checkpoint",
+        _ => return arg,
+    };
+    arg.help(format!("The {what} of the run, if it has another name"))
 }
 
 /// Hides the flags of [`ConnectionFlags`] that say nothing of a signature. They are taken all the same: a script may give every command the

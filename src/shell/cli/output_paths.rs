@@ -14,17 +14,16 @@ use super::flags::RunFlags;
 use super::input;
 use super::small;
 use crate::io::files::{folder_of, resolved};
-use crate::io::journal::paths::{GivenPaths, RunPaths};
+use crate::io::journal::paths::RunPaths;
 use crate::shell::exit::ExitMessage;
 
 /// The paths of the run's files. No two of them, nor one of `others`, may be the same file.
 pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<RunPaths, ExitMessage> {
     let file = &flags.input.file;
-    if input::is_stream(file) && flags.results.is_none() {
+    if input::is_stream(file) && flags.files.results.is_none() {
         return Err(cannot_be_named_after(file));
     }
-    let given = GivenPaths { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
-    let paths = RunPaths::new(file, given);
+    let paths = flags.files.paths(file);
     let own = paths.everything();
     let given = Some(file.as_path()).filter(|file| !input::is_stdin(file));
     let all = own.iter().chain(others).map(PathBuf::as_path).chain(given);

@@ -6,7 +6,7 @@ use super::command_line::CommandLine;
 use super::flags::{ImportFlags, RunFlags, SyncFlags, VerifyFlags};
 use super::input;
 use super::page::ResultsOfRun;
-use crate::io::journal::paths::{GivenPaths, RunPaths, beside};
+use crate::io::journal::paths::{RunPaths, beside};
 use crate::shell::page::{Needs, NextCommand, PageFile, Subject};
 
 pub(super) fn of_import(flags: &ImportFlags, job: &str) -> (Subject, ResultsOfRun) {
@@ -18,8 +18,7 @@ pub(super) fn of_sync(flags: &SyncFlags, job: &str) -> (Subject, ResultsOfRun) {
 }
 
 fn of_run((command, job): (&'static str, &str), flags: &RunFlags, state: Option<&Path>, plan: Option<&Path>) -> (Subject, ResultsOfRun) {
-    let given = GivenPaths { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
-    let paths = RunPaths::new(&flags.input.file, given);
+    let paths = flags.files.paths(&flags.input.file);
     let own =
         [("results", &paths.results), ("rejects", &paths.rejects), ("missing accounts", &paths.missing), ("checkpoint", &paths.checkpoint)];
     let own = own.map(|(what, path)| (what, Some(path.as_path())));
@@ -36,7 +35,8 @@ fn commands(command: &str, flags: &RunFlags, paths: &RunPaths) -> Vec<NextComman
     if input::is_stream(file) {
         return Vec::new();
     }
-    let named = [("results", &flags.results), ("rejects", &flags.rejects), ("checkpoint", &flags.checkpoint)];
+    let files = &flags.files;
+    let named = [("results", &files.results), ("rejects", &files.rejects), ("checkpoint", &files.checkpoint)];
     let status = named.into_iter().fold(CommandLine::new("status").file(file), |line, (name, path)| match path {
         Some(path) => line.with(name, path),
         None => line,

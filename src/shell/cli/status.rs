@@ -21,7 +21,7 @@ use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputChange;
 use crate::io::files::lock;
 use crate::io::journal::checkpoint::{Checkpoint, RunKind, RunStatus};
-use crate::io::journal::paths::{GivenPaths, RunPaths};
+use crate::io::journal::paths::RunPaths;
 use crate::io::journal::results::Results;
 use crate::io::roster::{self, InputFile};
 use crate::shell::exit::ExitMessage;
@@ -51,11 +51,10 @@ fn status(flags: &StatusFlags) -> Result<ExitMessage, ExitMessage> {
 }
 
 fn paths(flags: &StatusFlags) -> Result<RunPaths, ExitMessage> {
-    if input::is_stdin(&flags.file) && flags.results.is_none() {
+    if input::is_stdin(&flags.file) && flags.files.results.is_none() {
         return Err(cannot_be_named_after(&flags.file));
     }
-    let given = GivenPaths { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
-    Ok(RunPaths::new(&flags.file, given))
+    Ok(flags.files.paths(&flags.file))
 }
 
 /// The checkpoint and when it was written; `None` if there is none.

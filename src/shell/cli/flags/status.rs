@@ -4,20 +4,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::RunFileFlags;
+
 #[derive(Debug, Args)]
 pub struct StatusFlags {
     /// The input of the run
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The results file of the run, if it has another name
-    #[arg(long, value_name = "FILE", help_heading = "Files")]
-    pub results: Option<PathBuf>,
-    /// The rejects file of the run, if it has another name
-    #[arg(long, value_name = "FILE", help_heading = "Files")]
-    pub rejects: Option<PathBuf>,
-    /// The checkpoint of the run, if it has another name
-    #[arg(long, value_name = "FILE", help_heading = "Files")]
-    pub checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    pub files: RunFileFlags,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
