@@ -233,7 +233,7 @@ mod journal_lines {
 
     fn fill(journal: &mut Journal<OsDisk>, outcomes: Vec<RowOutcome>) {
         for settled in outcomes {
-            journal.append(settled);
+            journal.buffer(settled);
         }
     }
 
@@ -337,7 +337,7 @@ mod gate {
         let mut gate = Gate::new(Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S), &GateSettings::default(), now);
         bencher.bench_local(|| {
             now += Duration::from_micros(5_020);
-            let GateAnswer::Now(mut permit) = gate.ask(now) else { unreachable!("one call in 5.02 ms is below 200 a second") };
+            let GateAnswer::Now(mut permit) = gate.try_acquire(now) else { unreachable!("one call in 5.02 ms is below 200 a second") };
             permit.mark_sent();
             gate.note_sends(now);
         });
@@ -348,7 +348,7 @@ mod gate {
     fn ask_too_early(bencher: Bencher) {
         let now = Instant::now();
         let mut gate = Gate::new(Rate::PerSecond(NonZeroU32::MIN), &GateSettings::default(), now);
-        let permits: Vec<_> = std::iter::from_fn(|| match gate.ask(now) {
+        let permits: Vec<_> = std::iter::from_fn(|| match gate.try_acquire(now) {
             GateAnswer::Now(mut permit) => {
                 permit.mark_sent();
                 Some(permit)
@@ -356,7 +356,7 @@ mod gate {
             GateAnswer::At(_) | GateAnswer::WhenSent | GateAnswer::WhenGranted => None,
         })
         .collect();
-        bencher.bench_local(|| black_box(gate.ask(now)));
+        bencher.bench_local(|| black_box(gate.try_acquire(now)));
         drop(permits);
     }
 }

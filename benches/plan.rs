@@ -189,7 +189,7 @@ fn finish(path: &Path, mut draft: PlanDraft, rows: u64) {
         let (planned, missing, ops) = draft.lists().unwrap();
         let new = NewRun { counts, filled: filled.clone(), token: 1, ..NewRun::bare("sync", 1, input, ops) };
         let open = state.begin(new, planned, missing, none()).unwrap();
-        state.mark_sent_up_to(rows).unwrap();
+        state.record_send_intent(rows).unwrap();
         (open.number, open.token)
     };
     let (run, _) = timed("state: begin", rows, || begin(&mut draft));

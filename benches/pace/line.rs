@@ -159,7 +159,7 @@ impl Simulation {
     /// The same loop as a run's: it sends everything that may leave, then sleeps on a timer of a millisecond.
     fn asks(&mut self, client: usize, now: Duration) {
         loop {
-            match self.gates[client].ask(self.origin + now) {
+            match self.gates[client].try_acquire(self.origin + now) {
                 GateAnswer::Now(mut permit) => {
                     permit.mark_sent();
                     self.gates[client].note_sends(self.origin + now);

@@ -94,7 +94,7 @@ impl<'a> AccountRef<'a> {
     /// [`InvalidAccount`] names the first rule that is broken.
     #[inline]
     pub fn parse(user_id: &'a [u8], nick: &'a [u8], face_url: &'a [u8]) -> Result<Self, InvalidAccount> {
-        Self::with_id(UserId::check(user_id)?, [nick, face_url], KnownText::default()).map(|(account, _)| account)
+        Self::with_id(UserId::check_as(UserIds::Ascii, user_id)?, [nick, face_url], KnownText::default()).map(|(account, _)| account)
     }
 
     /// As [`AccountRef::parse`] of a UserID that was checked, and of a Nick and a `FaceUrl` that may be parts of `known`; which of these two
@@ -252,7 +252,7 @@ mod tests {
             let text = std::str::from_utf8(&cell);
             let is_printable = cell.iter().all(|byte| (0x20..=0x7e).contains(byte));
             let has_space_at_end = text.is_ok_and(|text| text.trim() != text);
-            match UserId::check(&cell) {
+            match UserId::check_as(UserIds::Ascii, &cell) {
                 Ok(text) => prop_assert!(text.as_bytes() == cell && is_printable && !has_space_at_end),
                 Err(InvalidAccount::NotUtf8 { .. }) => prop_assert!(text.is_err()),
                 Err(InvalidAccount::SpaceAtEnd { .. }) => prop_assert!(has_space_at_end),

@@ -111,7 +111,7 @@ impl CellRules {
     #[inline]
     pub fn account<'a>(&self, id: &'a [u8], values: ReadCells<'a>) -> Result<(AccountRef<'a>, Suspects), InvalidAccount> {
         let ReadCells { nick, face_url, known, .. } = values;
-        AccountRef::with_id(UserId::check_in(known, self.user_ids, id)?, [nick, face_url], known)
+        AccountRef::with_id(UserId::check_within(known, self.user_ids, id)?, [nick, face_url], known)
     }
 
     /// The valid id that a UserID cell stands for, if there is one.

@@ -104,7 +104,7 @@ pub enum GuardVerdict {
 
 /// All guards with what they found, in order.
 #[must_use]
-pub fn judged_guards(figures: &GuardInput, limits: &GuardLimits) -> Vec<Judged> {
+pub fn guard_report(figures: &GuardInput, limits: &GuardLimits) -> Vec<Judged> {
     let tripped = tripped_guards(figures, limits);
     let would_trip = tripped_guards(figures, &GuardLimits { allowed: Vec::new(), ..limits.clone() });
     let verdict = |guard: Guard| match tripped.iter().find(|tripped| tripped.guard == guard) {

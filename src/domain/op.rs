@@ -60,11 +60,11 @@ impl Update {
 }
 
 impl Op {
-    /// Decides about a valid record, given what is known of its account. An empty cell changes nothing. A tag in doubt that the record says
+    /// Compares the hashes of a valid record with those of its known account, and decides what is sent. An empty cell changes nothing. A tag in doubt that the record says
     /// nothing about is no reason for a request, since no request would settle it; it stays in doubt until a value is sent.
     #[inline]
     #[must_use]
-    pub fn decide(wanted: ProfileHashes, tags: TagComparison, held: Option<&KnownAccount>) -> Self {
+    pub fn by_comparison(wanted: ProfileHashes, tags: TagComparison, held: Option<&KnownAccount>) -> Self {
         let Some(held) = held.filter(|held| held.is_there()) else { return Op::Create };
         let fields = FieldSet::of(|field| wanted[field].is_some() && wanted[field] != held.profile[field]);
         let has_tags = !tags.differing.is_empty() || !tags.in_doubt.is_empty();
@@ -354,7 +354,11 @@ mod tests {
     #[test]
     fn a_record_is_sent_if_it_changes_something() {
         let check = |wanted: [Option<&str>; 2], held: Option<KnownAccount>, expected: Op| {
-            assert_eq!(Op::decide(ProfileHashes::of(wanted.into()), TagComparison::default(), held.as_ref()), expected, "{wanted:?}");
+            assert_eq!(
+                Op::by_comparison(ProfileHashes::of(wanted.into()), TagComparison::default(), held.as_ref()),
+                expected,
+                "{wanted:?}"
+            );
         };
         let known = held(Some("n"), None);
         check([Some("n"), None], None, Op::Create);
@@ -376,7 +380,7 @@ mod tests {
         let check =
             |wanted: &str, [present, differing, in_doubt]: [&[usize]; 3], held: &KnownAccount, expected: Option<(&[usize], bool)>| {
                 let tags = TagComparison { present: set(present), differing: set(differing), in_doubt: set(in_doubt) };
-                let op = Op::decide(ProfileHashes::of([Some(wanted), None].into()), tags, Some(held));
+                let op = Op::by_comparison(ProfileHashes::of([Some(wanted), None].into()), tags, Some(held));
                 let expected = expected.map(|(tags, imports)| (set(tags), imports));
                 assert_eq!((op != Op::Unchanged).then(|| (op.tags(), op.imports())), expected, "{tags:?} {held:?}");
             };

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::domain::examples::ExampleGroups;
 use crate::domain::outcome::OutcomeCounts;
-use crate::io::journal::results::{MalformedResult, ResultRecord, Results};
+use crate::io::journal::results_reader::{MalformedResult, ResultRecord, Results};
 use crate::io::roster::{Record, RosterError};
 pub use gaps::Gaps;
 

@@ -114,7 +114,7 @@ struct CallsFlow<S: JobSource> {
     on_progress: OnCallsProgress<S>,
     fresh: PerCommand<VecDeque<Job<JobOf<S>>>>,
     /// The source had no further job when it was asked last.
-    is_dry: PerCommand<bool>,
+    had_nothing: PerCommand<bool>,
     /// A job of one item that was answered last, and when; only where asking again changes nothing.
     answered: PerCommand<Option<(JobOf<S>, Instant)>>,
     /// Jobs that were taken on.
@@ -129,7 +129,7 @@ impl<S: JobSource> CallsFlow<S> {
             source,
             on_progress,
             fresh: PerCommand::new(|_| VecDeque::new()),
-            is_dry: PerCommand::default(),
+            had_nothing: PerCommand::default(),
             answered: PerCommand::default(),
             taken_on: 0,
             is_searching: false,
@@ -137,7 +137,7 @@ impl<S: JobSource> CallsFlow<S> {
     }
 
     fn take_on(&mut self, job: JobOf<S>) {
-        self.is_dry = PerCommand::default();
+        self.had_nothing = PerCommand::default();
         self.taken_on += 1;
         self.fresh[job.command].push_back(Job::new(job.command, job, self.taken_on));
     }
@@ -169,7 +169,7 @@ impl<S: JobSource> Workload for CallsFlow<S> {
     }
 
     fn can_have_more(&self, breaker: Command) -> bool {
-        !self.is_dry[breaker]
+        !self.had_nothing[breaker]
     }
 
     fn is_ready(&self, command: Command) -> bool {
@@ -247,13 +247,13 @@ impl<S: JobSource> Flow for CallsFlow<S> {
     /// What has ended may have brought further jobs, of any command; so may the last job that was found.
     fn hand_over(&mut self) {
         self.is_searching = false;
-        self.is_dry = PerCommand::default();
+        self.had_nothing = PerCommand::default();
     }
 
     fn fetch(&mut self, command: Command, _: &Clocks) -> Result<Fetched, S::Error> {
         match self.source.next(command)? {
             NextJob::Job(job) => self.take_on(job),
-            NextJob::Nothing => self.is_dry[command] = true,
+            NextJob::Nothing => self.had_nothing[command] = true,
             NextJob::Pending => {
                 self.is_searching = true;
                 return Ok(Fetched::Pending);

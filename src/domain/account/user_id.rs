@@ -45,30 +45,21 @@ impl UserId {
         Self::check_as(allowed, raw).map(|text| Self(text.into()))
     }
 
-    /// As [`UserId::parse`], without a copy.
-    ///
-    /// # Errors
-    /// [`InvalidAccount`] names the rule that is broken.
-    #[inline]
-    pub fn check(raw: &[u8]) -> Result<&str, InvalidAccount> {
-        Self::check_as(UserIds::Ascii, raw)
-    }
-
     /// As [`UserId::parse_as`], without a copy.
     ///
     /// # Errors
     /// [`InvalidAccount`] names the rule that is broken.
     #[inline]
     pub fn check_as(allowed: UserIds, raw: &[u8]) -> Result<&str, InvalidAccount> {
-        Self::check_in(KnownText::default(), allowed, raw)
+        Self::check_within(KnownText::default(), allowed, raw)
     }
 
-    /// As [`UserId::check_as`] of what may be a part of `known`.
+    /// As [`UserId::check_as`], for bytes that may be a part of `known`, which is text already.
     ///
     /// # Errors
     /// [`InvalidAccount`] names the rule that is broken.
     #[inline]
-    pub fn check_in<'a>(known: KnownText<'a>, allowed: UserIds, raw: &'a [u8]) -> Result<&'a str, InvalidAccount> {
+    pub fn check_within<'a>(known: KnownText<'a>, allowed: UserIds, raw: &'a [u8]) -> Result<&'a str, InvalidAccount> {
         if raw.is_empty() {
             return Err(InvalidAccount::EmptyUserId);
         }

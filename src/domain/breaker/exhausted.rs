@@ -70,13 +70,13 @@ enum Tries {
 
 /// What becomes of exhausted jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Released<J> {
+pub struct SettledExhausted<J> {
     pub fail: Vec<J>,
     /// These are tried once more.
     pub try_again: Vec<(J, Overtime)>,
 }
 
-impl<J> Default for Released<J> {
+impl<J> Default for SettledExhausted<J> {
     fn default() -> Self {
         Self { fail: Vec::new(), try_again: Vec::new() }
     }
@@ -103,24 +103,24 @@ impl<J: Copy + Ord> Health<J> {
 
     /// A call went well, so every job fails whose last call had ended when it left: the service was well. One that was only tried while
     /// nothing went well is tried a last time: the service may just have come back.
-    pub fn release(&mut self, times: CallTimes) -> Released<J> {
+    pub fn settle_exhausted(&mut self, times: CallTimes) -> SettledExhausted<J> {
         let CallTimes { left, ended } = times;
         self.good_at = Some(ended);
-        let mut released = Released::default();
+        let mut settled = SettledExhausted::default();
         if self.exhausted.is_empty() {
-            return released;
+            return settled;
         }
         self.exhausted.retain(|job, exhausted| {
             if exhausted.since > left {
                 return true;
             }
             match exhausted.overtime.tries {
-                Tries::Unjudged => released.try_again.push((*job, Overtime { tries: Tries::Last, ..exhausted.overtime })),
-                Tries::NoneNeeded | Tries::Last => released.fail.push(*job),
+                Tries::Unjudged => settled.try_again.push((*job, Overtime { tries: Tries::Last, ..exhausted.overtime })),
+                Tries::NoneNeeded | Tries::Last => settled.fail.push(*job),
             }
             false
         });
-        released
+        settled
     }
 
     /// Nothing is left that could show whose fault it is, and so exhausted jobs are tried again later.
@@ -143,13 +143,13 @@ impl<J: Copy + Ord> Health<J> {
     }
 
     /// The exhausted jobs that are to be tried again now, and those whose time is over.
-    pub fn take_retries(&mut self, now: Instant) -> Released<J> {
-        let mut released = Released::default();
+    pub fn take_retries(&mut self, now: Instant) -> SettledExhausted<J> {
+        let mut settled = SettledExhausted::default();
         if self.retry_at.take_if(|at| *at <= now).is_none() {
-            return released;
+            return settled;
         }
         let reading = self.patience.reading(now);
-        released.fail = self.take_all(|exhausted| reading >= exhausted.overtime.charged_at + PATIENCE);
+        settled.fail = self.take_all(|exhausted| reading >= exhausted.overtime.charged_at + PATIENCE);
         match self.round_at {
             Some(round_at) if now < round_at => {
                 if !self.exhausted.is_empty() {
@@ -158,11 +158,11 @@ impl<J: Copy + Ord> Health<J> {
             }
             Some(_) | None => {
                 self.round_at = None;
-                released.try_again =
+                settled.try_again =
                     std::mem::take(&mut self.exhausted).into_iter().map(|(job, exhausted)| (job, exhausted.overtime.again())).collect();
             }
         }
-        released
+        settled
     }
 
     /// Those that unknown codes have exhausted: they don't wait for anything to show that the service is well.

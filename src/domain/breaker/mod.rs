@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use exhausted::{Exhausted, Patience};
-pub use exhausted::{ExhaustedBy, Overtime, Released, Tried};
+pub use exhausted::{ExhaustedBy, Overtime, SettledExhausted, Tried};
 use samples::{Latest, SAMPLES_LEAST, Samples};
 
 /// Calls in a row that never reached the service, after which it opens. Source: the contract.

@@ -169,8 +169,8 @@ async fn an_exhausted_job_fails_by_a_good_call_that_left_after_it() {
     harness.pass(1);
     harness.note(1, HealthSample::Good, OtherCalls::Others);
     harness.health.exhaust(7, ExhaustedBy::TemporaryErrors, Tried::Charged { since: before }, harness.now);
-    assert_eq!(harness.health.release(times(before, harness.now)), Released::default());
-    assert_eq!(harness.health.release(times(harness.now, harness.now)).fail, [7]);
+    assert_eq!(harness.health.settle_exhausted(times(before, harness.now)), SettledExhausted::default());
+    assert_eq!(harness.health.settle_exhausted(times(harness.now, harness.now)).fail, [7]);
     assert!(!harness.health.has_exhausted());
 }
 
@@ -186,9 +186,9 @@ async fn what_nothing_can_judge_is_tried_again_every_ten_to_twenty_seconds_and_f
             let at = harness.health.retry_at().unwrap();
             let gap = at - harness.now;
             harness.now = at;
-            let released = harness.health.take_retries(harness.now);
-            let Some((7, again)) = released.try_again.first() else {
-                assert_eq!(released.fail, [7]);
+            let settled = harness.health.take_retries(harness.now);
+            let Some((7, again)) = settled.try_again.first() else {
+                assert_eq!(settled.fail, [7]);
                 break;
             };
             history = Tried::Beyond(*again);
@@ -204,12 +204,12 @@ async fn what_nothing_can_judge_is_tried_again_every_ten_to_twenty_seconds_and_f
 async fn what_was_only_tried_while_nothing_went_well_is_tried_a_last_time_once_something_does() {
     let mut harness = BreakerHarness::new();
     harness.health.exhaust(7, ExhaustedBy::TemporaryErrors, Tried::Charged { since: harness.now }, harness.now);
-    let (_, overtime) = harness.health.release(times(harness.now, harness.now)).try_again[0];
+    let (_, overtime) = harness.health.settle_exhausted(times(harness.now, harness.now)).try_again[0];
     harness.health.exhaust(7, ExhaustedBy::TemporaryErrors, Tried::Beyond(overtime), harness.now);
-    assert_eq!(harness.health.release(times(harness.now, harness.now)).fail, [7]);
+    assert_eq!(harness.health.settle_exhausted(times(harness.now, harness.now)).fail, [7]);
     let mut harness = BreakerHarness::new();
     harness.health.exhaust(7, ExhaustedBy::UnknownCodes, Tried::Charged { since: harness.now }, harness.now);
-    assert_eq!(harness.health.release(times(harness.now, harness.now)).fail, [7]);
+    assert_eq!(harness.health.settle_exhausted(times(harness.now, harness.now)).fail, [7]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -154,11 +154,11 @@ impl<W: Workload> Scheduler<W> {
     }
 
     /// A call that left then went well: what is exhausted and had its last call ended by then fails, or is tried a last time.
-    pub(super) fn release(&mut self, workload: &mut W, breaker: Command, when: When) -> Decided<W> {
-        let released = self.apis[breaker].health.release(when.times());
+    pub(super) fn settle_exhausted(&mut self, workload: &mut W, breaker: Command, when: When) -> Decided<W> {
+        let settled = self.apis[breaker].health.settle_exhausted(when.times());
         let (divisible, alone): (Vec<_>, Vec<_>) =
-            released.try_again.into_iter().partition(|(id, _)| workload.is_divisible(&self.jobs[*id]));
-        for id in released.fail.into_iter().chain(divisible.into_iter().map(|(id, _)| id)) {
+            settled.try_again.into_iter().partition(|(id, _)| workload.is_divisible(&self.jobs[*id]));
+        for id in settled.fail.into_iter().chain(divisible.into_iter().map(|(id, _)| id)) {
             self.fail_exhausted(workload, id, when.at)?;
         }
         self.jobs.try_again(alone);
@@ -206,13 +206,13 @@ impl<W: Workload> Scheduler<W> {
     }
 
     fn resolve_exhausted_of(&mut self, workload: &mut W, breaker: Command, at: ClockReading) -> Result<bool, Stop<W::Error>> {
-        let released = self.apis[breaker].health.take_retries(at.now);
-        let mut has_changed = !released.fail.is_empty() || !released.try_again.is_empty();
-        for id in released.fail {
+        let settled = self.apis[breaker].health.take_retries(at.now);
+        let mut has_changed = !settled.fail.is_empty() || !settled.try_again.is_empty();
+        for id in settled.fail {
             self.unjudged += workload.count_accounts(&self.jobs[id]) as u64;
             self.fail_exhausted(workload, id, at)?;
         }
-        self.jobs.try_again(released.try_again);
+        self.jobs.try_again(settled.try_again);
         let health = &self.apis[breaker].health;
         if health.retry_at().is_none() && health.is_trusted() && self.is_idle(workload, breaker) {
             for id in self.apis[breaker].health.take_unknown() {

@@ -144,7 +144,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
                 break;
             }
         }
-        self.flow.settle();
+        self.flow.commit_if_due();
         self.report_if_due();
         Ok(())
     }
@@ -203,7 +203,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
         if self.repeats[command].is_empty() && !self.scheduler.has_call(self.flow.workload(), command, now) {
             return false;
         }
-        let mut permit = match self.gates[command].ask(now) {
+        let mut permit = match self.gates[command].try_acquire(now) {
             GateAnswer::Now(permit) => permit,
             GateAnswer::At(at) => {
                 self.gate_turn = Some(self.gate_turn.map_or(at, |turn| turn.min(at)));

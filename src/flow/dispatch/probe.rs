@@ -163,7 +163,7 @@ impl<W: Workload> Scheduler<W> {
             api.health.note_throttling(sample, when.at.now);
         }
         if is_own && matches!(verdict, Verdict::Accepted | Verdict::Reject) {
-            self.release(workload, tested, when)?;
+            self.settle_exhausted(workload, tested, when)?;
         }
         let change = self.apis[tested].health.test_ended(result, when.at.now);
         if result == TestResult::Well {

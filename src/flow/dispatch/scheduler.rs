@@ -261,7 +261,7 @@ impl<W: Workload> Scheduler<W> {
             return Ok(CallEffect::Down);
         }
         if sample == HealthSample::Good {
-            self.release(workload, breaker, when)?;
+            self.settle_exhausted(workload, breaker, when)?;
         }
         Ok(effect(verdict))
     }

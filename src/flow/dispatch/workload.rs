@@ -217,8 +217,8 @@ pub trait Flow {
     /// [`Flow::Error`].
     fn fetch(&mut self, breaker: Command, clocks: &Clocks) -> Result<Fetched, Self::Error>;
 
-    /// Looks after what else is due, once no further call may leave now.
-    fn settle(&mut self) {}
+    /// Starts to write what has settled, if that is due; asked once no further call may leave now.
+    fn commit_if_due(&mut self) {}
 
     /// Whether it is looking for the next job, and wants to be asked again soon.
     fn is_searching(&self) -> bool;

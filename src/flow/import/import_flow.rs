@@ -69,13 +69,13 @@ where
     fn take_over(&mut self) {
         let Some(sink) = &mut self.sink else { return };
         while !sink.is_full() {
-            if let Some(end) = self.workload.take_passed() {
+            if let Some(end) = self.workload.take_skipped() {
                 self.settled = Some(end);
-                sink.pass(end);
+                sink.skip(end);
             } else if let Some(settled) = self.workload.take_settled() {
                 self.counts.count(settled.outcome.status);
                 self.settled = Some(settled.end);
-                sink.append(settled);
+                sink.buffer(settled);
             } else {
                 return;
             }
@@ -95,8 +95,8 @@ where
                 let incoming = next.into();
                 match incoming {
                     IncomingRecord::Record { .. } | IncomingRecord::Settled(_) => self.records_read += 1,
-                    // Passing over many records has taken a while: the loop looks at its events first.
-                    IncomingRecord::Passed(_) => self.may_read = 0,
+                    // Skipping many records has taken a while: the loop looks at its events first.
+                    IncomingRecord::Skipped(_) => self.may_read = 0,
                 }
                 self.workload.admit(incoming, (clocks.wall)());
             }
@@ -108,7 +108,7 @@ where
         }
     }
 
-    fn commit_if_due(&mut self) {
+    fn begin_commit(&mut self) {
         let now = Instant::now();
         let Some(mut sink) = self.sink.take() else { return };
         let rows = sink.pending_rows();
@@ -134,7 +134,7 @@ where
                 return false;
             }
             // It is being looked at.
-            Some(Ok(IncomingRecord::Passed(_))) => {}
+            Some(Ok(IncomingRecord::Skipped(_))) => {}
             Some(Ok(incoming)) => {
                 self.records_read += 1;
                 self.workload.input_goes_on();
@@ -211,8 +211,8 @@ where
         Ok(Fetched::Done)
     }
 
-    fn settle(&mut self) {
-        self.commit_if_due();
+    fn commit_if_due(&mut self) {
+        self.begin_commit();
     }
 
     fn is_searching(&self) -> bool {

@@ -70,7 +70,7 @@ pub enum IncomingRecord {
     /// A record whose outcome is known without a call.
     Settled(RowOutcome),
     /// Nothing is to become of the records up to here.
-    Passed(InputPosition),
+    Skipped(InputPosition),
 }
 
 impl From<Record> for IncomingRecord {

@@ -81,7 +81,7 @@ enum EntryState {
     Open(UnsettledRecord),
     Settled(RowOutcome),
     /// Nothing is to become of the records up to here.
-    Passed(InputPosition),
+    Skipped(InputPosition),
 }
 
 /// A record that has just settled.
@@ -162,8 +162,8 @@ impl ReorderBuffer {
     }
 
     /// Takes the end of records of which nothing is to become.
-    pub(super) fn push_passed(&mut self, end: InputPosition) {
-        self.add(EntryState::Passed(end));
+    pub(super) fn push_skipped(&mut self, end: InputPosition) {
+        self.add(EntryState::Skipped(end));
     }
 
     fn add(&mut self, state: EntryState) {
@@ -181,7 +181,7 @@ impl ReorderBuffer {
     pub(super) fn open(&self, row: u64) -> Option<&UnsettledRecord> {
         match &self.slots[self.index(row)?].state {
             EntryState::Open(open) => Some(open),
-            EntryState::Settled(_) | EntryState::Passed(_) => None,
+            EntryState::Settled(_) | EntryState::Skipped(_) => None,
         }
     }
 
@@ -189,7 +189,7 @@ impl ReorderBuffer {
         let index = self.index(row)?;
         match &mut self.slots[index].state {
             EntryState::Open(open) => Some(open),
-            EntryState::Settled(_) | EntryState::Passed(_) => None,
+            EntryState::Settled(_) | EntryState::Skipped(_) => None,
         }
     }
 
@@ -226,13 +226,13 @@ impl ReorderBuffer {
         self.first_row += 1;
         match slot.state {
             EntryState::Settled(settled) => Some(settled),
-            EntryState::Open(_) | EntryState::Passed(_) => None,
+            EntryState::Open(_) | EntryState::Skipped(_) => None,
         }
     }
 
     /// The end of records of which nothing is to become, if they are next.
-    pub(super) fn take_passed(&mut self) -> Option<InputPosition> {
-        let EntryState::Passed(end) = self.slots.front()?.state else { return None };
+    pub(super) fn take_skipped(&mut self) -> Option<InputPosition> {
+        let EntryState::Skipped(end) = self.slots.front()?.state else { return None };
         let slot = self.slots.pop_front()?;
         self.bytes -= slot.weight;
         self.first_row += 1;
@@ -244,7 +244,7 @@ impl ReorderBuffer {
         let rows = self.slots.iter().filter_map(|slot| match &slot.state {
             EntryState::Open(open) => open.has_left.then_some(open.record.row),
             EntryState::Settled(settled) => Some(settled.row),
-            EntryState::Passed(_) => None,
+            EntryState::Skipped(_) => None,
         });
         rows.max()
     }
@@ -266,7 +266,7 @@ impl EntryState {
                 let original = settled.original.as_ref().map_or(0, |original| FIXED + original.bytes());
                 FIXED + settled.user_id.len() + settled.outcome.error_info.len() + original
             }
-            EntryState::Passed(_) => FIXED,
+            EntryState::Skipped(_) => FIXED,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::domain::change::{PaddedId, milliseconds};
 use crate::domain::outcome::Status;
 use crate::domain::verdict::is_certain_refusal;
 use crate::io::extsort::{ExternalSorter, Sorted, take};
-use crate::io::journal::results::{FailedCall, ResultRecord, Results, ResultsError};
+use crate::io::journal::results_reader::{FailedCall, ResultRecord, Results, ResultsError};
 use crate::io::state::{Earlier, SendOutcome, Sent};
 
 /// Bytes of [`to_bytes`].

@@ -20,7 +20,7 @@ use crate::domain::target::Target;
 use crate::io::extsort::ExternalSorter;
 use crate::io::files::{folder_of, resolved};
 use crate::io::journal::paths::RunPaths;
-use crate::io::journal::results::ResultRecord;
+use crate::io::journal::results_reader::ResultRecord;
 use crate::io::roster::{Format, InputFile, Roster};
 use crate::io::state::{Earlier, ImportedRow, NewRun, RunInput, RunRecord, RunTotals, SendOutcome, StateDb, StateError, StateLock};
 

@@ -48,7 +48,7 @@ impl Iterator for WatchedRecords {
                 self.look_at(&record);
                 Ok(record.into())
             }
-            Ok(Next::Comparing) => Ok(IncomingRecord::Passed(self.records.at())),
+            Ok(Next::Comparing) => Ok(IncomingRecord::Skipped(self.records.at())),
             Err(error) => Err(error),
         })
     }

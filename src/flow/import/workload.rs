@@ -93,7 +93,7 @@ impl ImportWorkload {
                 }
             }
             IncomingRecord::Settled(settled) => self.buffer.push_settled(settled),
-            IncomingRecord::Passed(end) => self.buffer.push_passed(end),
+            IncomingRecord::Skipped(end) => self.buffer.push_skipped(end),
         }
     }
 
@@ -172,8 +172,8 @@ impl ImportWorkload {
     }
 
     /// The end of records of which nothing is to become, if they are next.
-    pub fn take_passed(&mut self) -> Option<InputPosition> {
-        self.buffer.take_passed()
+    pub fn take_skipped(&mut self) -> Option<InputPosition> {
+        self.buffer.take_skipped()
     }
 
     /// The lane in which records are sent now.

@@ -162,7 +162,7 @@ impl<'a, A: Api> Requests<'a, A> {
 
     async fn permit(&mut self, command: Command) -> Result<Permit, Halted> {
         loop {
-            match self.gates[command].ask(Instant::now()) {
+            match self.gates[command].try_acquire(Instant::now()) {
                 GateAnswer::Now(permit) => return Ok(permit),
                 GateAnswer::At(at) => sleep_until(at).await,
                 GateAnswer::WhenSent => self.gates[command].sent().await,

@@ -286,7 +286,7 @@ mod tests {
             })
         });
         let open = state.begin(new, planned, std::iter::empty(), std::iter::empty()).unwrap();
-        state.mark_sent_up_to(u64::MAX >> 1).unwrap();
+        state.record_send_intent(u64::MAX >> 1).unwrap();
         let settled = (1..).zip(ids).map(|(row, of)| Ok(SendOutcome::new(id(of), row, Sent::Taken { at: 2 })));
         state.finish(settled, Finish { run: (open.number, open.token), at: 3, ..Finish::default() }).unwrap();
         state

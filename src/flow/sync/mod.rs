@@ -7,7 +7,7 @@
 mod case_twins;
 mod digests;
 mod lookalikes;
-mod missing;
+mod missing_jobs;
 mod observer;
 mod plan;
 mod plan_draft;
@@ -21,7 +21,7 @@ mod setup;
 mod tag_comparer;
 
 pub use lookalikes::{Lookalikes, compare};
-pub use missing::{MissingCounts, MissingError, MissingWorkload, missing_counts, write_missing};
+pub use missing_jobs::{MissingCounts, MissingError, MissingJobs, missing_counts, write_missing};
 pub use observer::{MissingProgress, MissingWait, Observer, SyncError, SyncProgress};
 pub use plan::SyncPlan;
 pub use plan_draft::{PlanDraft, PlannedRequests};

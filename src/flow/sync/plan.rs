@@ -78,8 +78,8 @@ impl SyncPlan {
 
     /// All guards with what they found.
     #[must_use]
-    pub fn judged_guards(&self, limits: &GuardLimits) -> Vec<Judged> {
-        guard::judged_guards(&self.guard_input, limits)
+    pub fn guard_report(&self, limits: &GuardLimits) -> Vec<Judged> {
+        guard::guard_report(&self.guard_input, limits)
     }
 
     /// Writes what is to become of each record that is not unchanged, in input order, then the missing accounts.

@@ -18,10 +18,10 @@ use crate::io::journal::{DiskError, Journal, OutcomeSink};
 use crate::io::roster::{InputFile, InputReader, Look, Original, Record, Roster, RosterError, Watch};
 use crate::io::state::{RunInput, StateDb, StateError};
 
-/// Rows that are passed over before the import gets its turn. Chosen: half a millisecond.
-const PASS_AT_ONCE: u64 = 16_384;
+/// Rows that are skipped before the import gets its turn. Chosen: half a millisecond.
+const SKIP_AT_ONCE: u64 = 16_384;
 
-/// What is fed, and how far ahead calls are announced.
+/// What is fed, and how far ahead the intent to send is recorded.
 #[derive(Debug)]
 pub struct FeedPlan {
     pub ops: Rc<Ops>,
@@ -29,11 +29,11 @@ pub struct FeedPlan {
     pub tags: Vec<Tag>,
     /// As the plan has seen the file.
     pub input: RunInput,
-    /// Calls may have left for rows up to this one.
-    pub sent_up_to: u64,
-    /// Records that are announced at once.
+    /// Requests may have left for rows up to this one: before one leaves, the intent to send it is recorded here.
+    pub send_intent_up_to: u64,
+    /// Records whose intent is recorded at once.
     pub ahead: u64,
-    /// Records that are handed out at most. What is beyond is not announced either: that would put it in doubt for nothing.
+    /// Records that are handed out at most. No intent is recorded for what is beyond: that would put it in doubt for nothing.
     pub limit: Option<u64>,
     /// The file that the input is a copy of, if it is one of a file.
     pub original: Option<Original>,
@@ -77,20 +77,20 @@ impl PlannedRecords {
         Self { roster, watch, state, planned, wall, has_failed: false }
     }
 
-    /// Passes over what is unchanged, for a while.
+    /// Skips what is unchanged, for a while.
     fn advance(&mut self) -> Result<Option<IncomingRecord>, FeedError> {
         let first = self.roster.at().rows + 1;
-        let until = first + PASS_AT_ONCE;
+        let until = first + SKIP_AT_ONCE;
         let mut row = first;
         while row < until && row <= self.planned.ops.rows() && self.planned.ops.get(row) == Op::Unchanged {
             row += 1;
         }
-        let mut passed = None;
+        let mut skipped = None;
         while self.roster.at().rows + 1 < row {
-            passed = Some(self.roster.pass_over().ok_or(FeedError::Modified)??);
+            skipped = Some(self.roster.skip_record().ok_or(FeedError::Modified)??);
         }
-        if let Some(end) = passed {
-            return Ok(Some(IncomingRecord::Passed(end)));
+        if let Some(end) = skipped {
+            return Ok(Some(IncomingRecord::Skipped(end)));
         }
         self.next_record()
     }
@@ -98,16 +98,16 @@ impl PlannedRecords {
     fn next_record(&mut self) -> Result<Option<IncomingRecord>, FeedError> {
         let row = self.roster.at().rows + 1;
         if self.planned.limit == Some(0) {
-            return Ok((row <= self.planned.ops.rows()).then(|| IncomingRecord::Passed(self.roster.at())));
+            return Ok((row <= self.planned.ops.rows()).then(|| IncomingRecord::Skipped(self.roster.at())));
         }
         let op = self.planned.ops.get(row);
         let is_over = row > self.planned.ops.rows();
         if is_over && !self.is_at_planned_end() {
             return Err(FeedError::Modified);
         }
-        let must_announce = op.is_sent() && row > self.planned.sent_up_to;
-        if (is_over || must_announce) && !self.is_as_planned()? {
-            return Ok(Some(IncomingRecord::Passed(self.roster.at())));
+        let needs_intent = op.is_sent() && row > self.planned.send_intent_up_to;
+        if (is_over || needs_intent) && !self.is_as_planned()? {
+            return Ok(Some(IncomingRecord::Skipped(self.roster.at())));
         }
         if is_over {
             // What has come since is the next run's, as of a file that is read as it is.
@@ -117,8 +117,8 @@ impl PlannedRecords {
             };
         }
         self.planned.limit = self.planned.limit.map(|limit| limit - 1);
-        if must_announce {
-            self.announce(row)?;
+        if needs_intent {
+            self.record_send_intent(row)?;
         }
         let record = self.roster.next().transpose()?.ok_or(FeedError::Modified)?;
         if row == self.planned.ops.rows() && !self.is_at_planned_end() {
@@ -144,15 +144,15 @@ impl PlannedRecords {
         Ok(look != Look::Comparing)
     }
 
-    /// Takes note, durably, that calls may leave for this row and the next ones that are to be sent and are within the limit.
-    fn announce(&mut self, row: u64) -> Result<(), FeedError> {
+    /// Records, durably, the intent to send this row and the next ones that are to be sent and are within the limit.
+    fn record_send_intent(&mut self, row: u64) -> Result<(), FeedError> {
         let ops = &self.planned.ops;
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let further = self.planned.limit.map_or(usize::MAX, count);
         let handed_out = (row + 1..=ops.rows()).filter(|row| ops.get(*row) != Op::Unchanged).take(further);
         let last = handed_out.filter(|row| ops.get(*row).is_sent()).take(count(self.planned.ahead) - 1).last().unwrap_or(row);
-        self.state.mark_sent_up_to(last)?;
-        self.planned.sent_up_to = last;
+        self.state.record_send_intent(last)?;
+        self.planned.send_intent_up_to = last;
         Ok(())
     }
 }
@@ -211,12 +211,12 @@ pub struct SyncOutcomeSink<D: Disk>(pub Journal<D>);
 impl<D: Disk> OutcomeSink for SyncOutcomeSink<D> {
     type Error = DiskError;
 
-    fn append(&mut self, settled: RowOutcome) {
-        self.0.append(settled);
+    fn buffer(&mut self, settled: RowOutcome) {
+        self.0.buffer(settled);
     }
 
-    fn pass(&mut self, end: InputPosition) {
-        self.0.pass(end);
+    fn skip(&mut self, end: InputPosition) {
+        self.0.skip(end);
     }
 
     fn pending_rows(&self) -> u64 {

@@ -159,7 +159,7 @@ fn walk(
             is_stopped = true;
             return Err(io::ErrorKind::Interrupted.into());
         }
-        builder.held(id, held)
+        builder.visit_known_account(id, held)
     });
     if is_stopped { Err(PlanError::Stopped) } else { Ok(walked?) }
 }
@@ -223,28 +223,37 @@ impl PlanBuilder<'_> {
         Ok(())
     }
 
-    /// The next account that is held.
-    fn held(&mut self, id: &[u8], held: &KnownAccount) -> io::Result<()> {
+    /// Takes the next known account in order of ids: its record is compared with it, and an account without a record is missing.
+    fn visit_known_account(&mut self, id: &[u8], held: &KnownAccount) -> io::Result<()> {
         self.draft.held += u64::from(held.missing_runs == 0);
         let id = PaddedId::new(id);
-        while let Some(digest) = &self.next {
-            let (digest, order) = (*digest, digest.id.cmp(&id));
-            match order {
-                Ordering::Less => self.decide(digest, None)?,
-                Ordering::Equal => self.decide(digest, Some(held))?,
+        match self.record_with(&id)? {
+            Some(digest) => {
+                self.compare_record(digest, Some(held))?;
+                self.advance()
+            }
+            None => self.plan_missing(id, held),
+        }
+    }
+
+    /// The record with this id, if the file has one. The records before it belong to no known account and are planned on the way.
+    fn record_with(&mut self, id: &PaddedId) -> io::Result<Option<RecordDigest>> {
+        while let Some(digest) = self.next {
+            match digest.id.cmp(id) {
+                Ordering::Less => {
+                    self.compare_record(digest, None)?;
+                    self.advance()?;
+                }
+                Ordering::Equal => return Ok(Some(digest)),
                 Ordering::Greater => break,
             }
-            self.advance()?;
-            if order == Ordering::Equal {
-                return Ok(());
-            }
         }
-        self.plan_missing(id, held)
+        Ok(None)
     }
 
     fn finish(mut self) -> io::Result<PlanDraft> {
         while let Some(digest) = self.next {
-            self.decide(digest, None)?;
+            self.compare_record(digest, None)?;
             self.advance()?;
         }
         let mut draft = self.draft;
@@ -259,7 +268,8 @@ impl PlanBuilder<'_> {
         Ok(draft)
     }
 
-    fn decide(&mut self, digest: RecordDigest, held: Option<&KnownAccount>) -> io::Result<()> {
+    /// Compares a record with its known account, by the hashes of the last run, and plans what is sent for it.
+    fn compare_record(&mut self, digest: RecordDigest, held: Option<&KnownAccount>) -> io::Result<()> {
         let mut op = Op::Unchanged;
         if digest.tag == RecordTag::Valid {
             self.draft.distinct += 1;
@@ -268,7 +278,7 @@ impl PlanBuilder<'_> {
                 self.canaries.remove(&digest.id);
             }
             let tags = self.comparer.compare(&mut self.draft.tags, (digest.row, digest.tags), held)?;
-            op = Op::decide(digest.profile, tags, held);
+            op = Op::by_comparison(digest.profile, tags, held);
             if let Op::Update(update) = &op {
                 self.comparer.count(update);
             }
@@ -287,6 +297,7 @@ impl PlanBuilder<'_> {
         self.draft.planned.push(&RecordDigest { tag, ..digest }.to_bytes())
     }
 
+    /// Plans a known account that the file does not contain: it is missing.
     fn plan_missing(&mut self, id: PaddedId, held: &KnownAccount) -> io::Result<()> {
         let missing_runs = self.missing_runs_now(held);
         let due = self.planned_action(&id, held, missing_runs);

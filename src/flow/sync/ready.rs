@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use futures_util::stream::LocalBoxStream;
 
-use super::missing::{MissingCounts, MissingError, MissingWorkload, missing_counts, write_missing};
+use super::missing_jobs::{MissingCounts, MissingError, MissingJobs, missing_counts, write_missing};
 use super::observer::{MissingProgress, MissingWait, SyncError, SyncProgress};
 use super::planned_records::{FeedError, FeedPlan, PlannedRecords, SyncOutcomeSink};
 use super::rules::MissingPolicy;
@@ -188,16 +188,16 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
             end => end,
         };
         let settled = sent.settled.unwrap_or(start);
-        self.take_back_marks(settled.rows.max(sent.last_left.unwrap_or_default()));
+        self.take_back_send_intent(settled.rows.max(sent.last_left.unwrap_or_default()));
         report.remaining = Some(remaining(&ops, settled));
         Ok(end)
     }
 
     /// No request has left for the rows behind this one, of those that this process has announced: they are not in doubt.
-    fn take_back_marks(&self, last_left: u64) {
+    fn take_back_send_intent(&self, last_left: u64) {
         // What an earlier process has announced it may have sent.
-        let row = last_left.max(self.open_run.sent_up_to);
-        let taken_back = StateDb::open(&self.setup.state).and_then(|mut state| state.take_back_marks(row, self.open_run.token));
+        let row = last_left.max(self.open_run.send_intent_up_to);
+        let taken_back = StateDb::open(&self.setup.state).and_then(|mut state| state.take_back_send_intent(row, self.open_run.token));
         if let Err(error) = taken_back {
             tracing::warn!("rows that were not sent stay in doubt, so the next plan sends them all the same: {error}");
         }
@@ -211,9 +211,9 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
         let settings = dependencies.settings.clone().resumed(&journal, setup.limit);
         let by_lane = if matches!(settings.lane, Lane::Batch(_)) { AHEAD_BATCH } else { AHEAD_SINGLE };
         let input = RunInput { stat: setup.input.stat, ..open_run.input };
-        let (sent_up_to, ahead) = (open_run.sent_up_to, dependencies.ahead.unwrap_or(by_lane));
+        let (send_intent_up_to, ahead) = (open_run.send_intent_up_to, dependencies.ahead.unwrap_or(by_lane));
         let (tags, original) = (open_run.tags.clone(), setup.input.original.clone());
-        let planned = FeedPlan { ops, tags, input, sent_up_to, ahead, limit: setup.limit, original };
+        let planned = FeedPlan { ops, tags, input, send_intent_up_to, ahead, limit: setup.limit, original };
         let observer = Rc::clone(&setup.observer);
         let ends = ImportEnds {
             records: PlannedRecords::new(roster, setup.input.file.clone(), StateDb::open(&setup.state)?, planned, self.wall()),
@@ -334,11 +334,11 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
     async fn handle_missing(&self, state: &mut StateDb, report: &mut SyncReport) -> Result<Option<AbortCause>, SyncError> {
         let due = state.due_left()?;
         let observer = Rc::clone(&self.setup.observer);
-        let on_progress = Box::new(move |calls: &Progress, missing: &MissingWorkload| {
+        let on_progress = Box::new(move |calls: &Progress, missing: &MissingJobs| {
             let progress = MissingProgress { calls, acted: missing.counts().acted(), due };
             let _ = observer.borrow_mut().on(SyncProgress::Missing(progress));
         });
-        let missing = MissingWorkload::new(state, self.setup.missing.clone());
+        let missing = MissingJobs::new(state, self.setup.missing.clone());
         let import = self.dependencies.settings.dispatch.clone();
         let settings = DispatchSettings { known: Known { seen: SuccessSeen::NotYet, ..import.known }, ..import };
         let (traffic, end) = match calls::run(self.engine(), (missing, on_progress), settings).await {

@@ -328,8 +328,8 @@ fn how_older(state: &StateDb, (run, token): (u64, u64), settled: u64) -> Result<
     if state.token(run)?.is_some_and(|of_state| of_state != token) {
         return Ok(Some(format!("has another run {run} than the checkpoint")));
     }
-    let Some(open) = state.open_run()?.filter(|open| open.number == run && settled > open.sent_up_to) else { return Ok(None) };
+    let Some(open) = state.open_run()?.filter(|open| open.number == run && settled > open.send_intent_up_to) else { return Ok(None) };
     let ops = state.ops(open.counts.records())?;
-    let is_unannounced = (open.sent_up_to + 1..=settled).any(|row| ops.get(row).is_sent());
-    Ok(is_unannounced.then(|| format!("has announced rows up to {}, {settled} are processed", open.sent_up_to)))
+    let lacks_intent = (open.send_intent_up_to + 1..=settled).any(|row| ops.get(row).is_sent());
+    Ok(lacks_intent.then(|| format!("has announced rows up to {}, {settled} are processed", open.send_intent_up_to)))
 }

@@ -2,7 +2,7 @@
 //!
 //! `bucket` (governor) spaces the requests evenly, `pace` decides how fast they leave, and `sliding_limit` enforces the limit. A permit counts
 //! against the limit from its grant until one second (and a margin) after its request was **written**, however long connecting takes, so
-//! that requests cannot bunch up behind the gate. The gate never sleeps: it says when to ask again.
+//! that requests cannot bunch up behind the gate. The gate never sleeps: it says when to try_acquire again.
 
 mod bucket;
 mod pace;
@@ -165,7 +165,7 @@ impl Gate {
 
     /// Asks for a permit for one request. A permit that is dropped unsent returns its place in the second; the next request is due as if it
     /// had been sent.
-    pub fn ask(&mut self, now: Instant) -> GateAnswer {
+    pub fn try_acquire(&mut self, now: Instant) -> GateAnswer {
         self.note_sends(now);
         let own = self.own_room(now);
         let room = match (&self.lease, own) {
@@ -213,7 +213,7 @@ impl Gate {
         GateAnswer::Now(Permit::new(&self.counts, &self.settings.on_send, ticket, now))
     }
 
-    /// Resolves when a granted request has been written or released since the last [`Gate::ask`]. It never resolves if there is no limit.
+    /// Resolves when a granted request has been written or released since the last [`Gate::try_acquire`]. It never resolves if there is no limit.
     pub fn sent(&self) -> impl Future<Output = ()> + use<> {
         let counts = self.limited.is_some().then(|| Arc::clone(&self.counts));
         async move {
@@ -339,9 +339,9 @@ impl Limited {
         Self { full_per_s, pace: Pace::new(limit_per_s, headroom), bucket: Bucket::new(full_per_s, limit, now) }
     }
 
-    /// Returns `Ok` if a request is due by now, or else the time to ask again.
+    /// Returns `Ok` if a request is due by now, or else the time to try_acquire again.
     fn due(&mut self, lease: Option<&Lease>, connections: Connections, now: Instant) -> Result<(), Instant> {
-        let own_per_s = self.pace.at(now).min(self.full_per_s);
+        let own_per_s = self.pace.advance_to(now).min(self.full_per_s);
         let (pace_per_s, leaving) = match lease {
             None => (own_per_s, self.pace.leaving()),
             Some(lease) => (own_per_s.min(leased_per_s(lease, now)), leaving(lease.ceiling_per_s().or(self.pace.ceiling_per_s()))),

@@ -136,7 +136,7 @@ impl Pace {
     }
 
     /// The pace at `now`, in requests per second.
-    pub(super) fn at(&mut self, now: Instant) -> f64 {
+    pub(super) fn advance_to(&mut self, now: Instant) -> f64 {
         match self.phase {
             PacePhase::Hold { until } if now >= until => self.phase = PacePhase::Raise { since: until, at: until },
             PacePhase::Free | PacePhase::Hold { .. } | PacePhase::Raise { .. } => {}
@@ -185,7 +185,7 @@ impl Pace {
         if self.event_until.is_some_and(|until| left < until) || self.is_lone(left) {
             return;
         }
-        self.at(now);
+        self.advance_to(now);
         let is_raise = matches!(self.phase, PacePhase::Raise { .. });
         let known_per_s = if is_raise { self.known_per_s() } else { None };
         let through_per_s = known_per_s.unwrap_or_else(|| self.through_per_s(left));
@@ -327,7 +327,7 @@ mod tests {
         let mut at_s = from_s;
         while at_s < to_s {
             let now = start + Duration::from_secs_f64(at_s);
-            let per_s = pace.at(now);
+            let per_s = pace.advance_to(now);
             pace.sent(1, now);
             at_s += 1.0 / per_s;
         }
@@ -342,14 +342,14 @@ mod tests {
         for n in 0..100 {
             pace.on_throttled(start + Duration::from_millis(1_500 + 5 * n), start + Duration::from_millis(2_100 + n));
         }
-        let reduced = pace.at(start + Duration::from_millis(2_200));
+        let reduced = pace.advance_to(start + Duration::from_millis(2_200));
         assert!((180.0..200.0).contains(&reduced), "at the first refusal almost all got through: {reduced}");
         send(&mut pace, start, (2.2, 3.3));
         pace.on_throttled(start + Duration::from_millis(3_200), start + Duration::from_millis(3_250));
-        let per_s = pace.at(start + Duration::from_millis(3_300));
+        let per_s = pace.advance_to(start + Duration::from_millis(3_300));
         assert!((per_s - reduced).abs() < 0.1, "a single refusal is jitter: {per_s}");
         pace.on_throttled(start + Duration::from_millis(3_250), start + Duration::from_millis(3_300));
-        let per_s = pace.at(start + Duration::from_millis(3_300));
+        let per_s = pace.advance_to(start + Duration::from_millis(3_300));
         assert!(per_s < reduced, "two that left a second later are a new event: {per_s}");
     }
 
@@ -358,7 +358,7 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(200.0, Headroom::DEFAULT);
         pace.on_throttled(start, start);
-        let at = |pace: &mut Pace, s: f64| pace.at(start + Duration::from_secs_f64(s));
+        let at = |pace: &mut Pace, s: f64| pace.advance_to(start + Duration::from_secs_f64(s));
         assert!((at(&mut pace, 0.0) - 96.0).abs() < 0.1, "it is only known that 200 is too much");
         assert!((at(&mut pace, 4.0) - 96.0).abs() < 0.1, "it is held");
         let (soon, later, late) = (at(&mut pace, 7.2), at(&mut pace, 10.2), at(&mut pace, 16.0));
@@ -377,9 +377,9 @@ mod tests {
             pace.on_throttled(start, start);
             send(&mut pace, start, (0.0, 7.5));
             let now = start + Duration::from_millis(7_500);
-            let tested = pace.at(now);
+            let tested = pace.advance_to(now);
             pace.on_throttled(now, now);
-            let held = pace.at(now);
+            let held = pace.advance_to(now);
             assert!(held <= kept * tested && held > (kept - 0.03) * tested, "{tested}, {held}");
         }
     }
@@ -391,22 +391,22 @@ mod tests {
         let mut pace = Pace::new(200.0, Headroom::DEFAULT);
         pace.on_throttled(start, start);
         send(&mut pace, start, (0.0, 10.0));
-        let first = pace.at(at(10.0));
+        let first = pace.advance_to(at(10.0));
         pace.on_throttled(at(10.0), at(10.0));
-        assert!(pace.at(at(10.0)) > 0.9 * first, "only the throughput is known");
+        assert!(pace.advance_to(at(10.0)) > 0.9 * first, "only the throughput is known");
         send(&mut pace, start, (10.0, 11.1));
         (0..10).for_each(|_| pace.on_throttled(at(11.05), at(11.1)));
-        let held = pace.at(at(11.1));
+        let held = pace.advance_to(at(11.1));
         send(&mut pace, start, (11.1, 21.3));
-        let second = pace.at(at(21.3));
+        let second = pace.advance_to(at(21.3));
         assert!(second > 1.1 * held, "{held}, {second}");
         pace.on_throttled(at(21.3), at(21.3));
-        let known = pace.at(at(21.3));
+        let known = pace.advance_to(at(21.3));
         assert!(known < 1.02 * held && known > 0.95 * held, "{held}, {second}, {known}");
         send(&mut pace, start, (21.3, 43.0));
-        let third = pace.at(at(43.0));
+        let third = pace.advance_to(at(43.0));
         pace.on_throttled(at(43.0), at(43.0));
-        let found = pace.at(at(43.0));
+        let found = pace.advance_to(at(43.0));
         assert!(third > 1.5 * held && found > 0.8 * third, "{held}, {third}, {found}");
     }
 
@@ -418,7 +418,7 @@ mod tests {
             let now = start + Duration::from_millis(1_100 * n);
             (0..pace.throttled.len().min(4) + 8).for_each(|_| pace.on_throttled(now - Duration::from_millis(50), now));
         }
-        let per_s = pace.at(start + Duration::from_secs(66));
+        let per_s = pace.advance_to(start + Duration::from_secs(66));
         assert!((1.0..1.5).contains(&per_s), "{per_s}");
     }
 
@@ -427,12 +427,12 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(200.0, Headroom::DEFAULT);
         pace.ramp_up(start);
-        let paces: Vec<f64> = (1..=6).map(|n| pace.at(start + RAMP_EVERY * n).round()).collect();
+        let paces: Vec<f64> = (1..=6).map(|n| pace.advance_to(start + RAMP_EVERY * n).round()).collect();
         assert_eq!(paces, [20.0, 40.0, 80.0, 160.0, 200.0, 200.0]);
         pace.on_throttled(start + RAMP_EVERY * 7, start + RAMP_EVERY * 7);
         let later = start + RAMP_EVERY * 8;
         pace.ramp_up(later);
-        let paces: Vec<f64> = (1..=6).map(|n| pace.at(later + RAMP_EVERY * n).round()).collect();
+        let paces: Vec<f64> = (1..=6).map(|n| pace.advance_to(later + RAMP_EVERY * n).round()).collect();
         assert_eq!(paces, [20.0, 40.0, 80.0, 96.0, 96.0, 96.0]);
     }
 }

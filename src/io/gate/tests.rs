@@ -23,7 +23,7 @@ async fn sent_with_delays(rate: Rate, calls: usize, delay: impl Fn(usize) -> Dur
             }
             *at > now
         });
-        let wake = match gate.ask(now) {
+        let wake = match gate.try_acquire(now) {
             GateAnswer::Now(permit) if granted < calls => {
                 granted += 1;
                 in_limbo.push((now + delay(granted), permit));
@@ -98,7 +98,7 @@ async fn a_late_timer_costs_almost_nothing() {
         let mut gate = Gate::new(per_second(rate), &GateSettings::default(), Instant::now());
         let mut sends = Vec::new();
         while sends.len() < 20 * rate as usize {
-            match gate.ask(Instant::now()) {
+            match gate.try_acquire(Instant::now()) {
                 GateAnswer::Now(mut permit) => {
                     permit.mark_sent();
                     sends.push(Instant::now());
@@ -128,7 +128,7 @@ async fn requests_that_wait_for_their_connections_are_written_evenly_too() {
                 permit.mark_sent();
                 sends.push(now);
             }
-            let at = match gate.ask(now) {
+            let at = match gate.try_acquire(now) {
                 GateAnswer::Now(permit) => {
                     waiting.push(permit);
                     continue;
@@ -159,7 +159,7 @@ async fn after_the_first_refusal_requests_leave_one_at_a_time() {
     gate.on_throttled(Instant::now(), Instant::now());
     let mut sends = Vec::new();
     while sends.len() < 2_000 {
-        match gate.ask(Instant::now()) {
+        match gate.try_acquire(Instant::now()) {
             GateAnswer::Now(mut permit) => {
                 permit.mark_sent();
                 sends.push(Instant::now());
@@ -191,9 +191,9 @@ async fn random_delays_between_grant_and_write_never_break_the_limit() {
 async fn no_request_leaves_before_the_gate_opens() {
     let opens_at = Instant::now() + Duration::from_millis(1_050);
     let mut gate = Gate::new(per_second(200), &GateSettings { opens_at: Some(opens_at), ..GateSettings::default() }, Instant::now());
-    assert!(matches!(gate.ask(Instant::now()), GateAnswer::At(at) if at == opens_at));
+    assert!(matches!(gate.try_acquire(Instant::now()), GateAnswer::At(at) if at == opens_at));
     tokio::time::advance(Duration::from_millis(1_050)).await;
-    let granted: Vec<Permit> = std::iter::from_fn(|| match gate.ask(Instant::now()) {
+    let granted: Vec<Permit> = std::iter::from_fn(|| match gate.try_acquire(Instant::now()) {
         GateAnswer::Now(permit) => Some(permit),
         GateAnswer::At(_) | GateAnswer::WhenSent | GateAnswer::WhenGranted => None,
     })
@@ -211,7 +211,7 @@ fn the_callback_runs_before_a_request_is_written() {
     for rate in [per_second(200), Rate::Unlimited] {
         told.store(0, std::sync::atomic::Ordering::Relaxed);
         let mut gate = Gate::new(rate, &GateSettings { on_send: on_send.clone(), ..GateSettings::default() }, Instant::now());
-        let GateAnswer::Now(mut permit) = gate.ask(Instant::now()) else { panic!("the first request may leave") };
+        let GateAnswer::Now(mut permit) = gate.try_acquire(Instant::now()) else { panic!("the first request may leave") };
         assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 0);
         permit.mark_sent();
         permit.mark_sent();
@@ -224,11 +224,11 @@ fn the_callback_runs_before_a_request_is_written() {
 async fn a_permit_dropped_unsent_returns_its_place() {
     let mut gate = Gate::new(per_second(1), &GateSettings::default(), Instant::now());
     tokio::time::advance(Duration::from_secs(3)).await;
-    let GateAnswer::Now(permit) = gate.ask(Instant::now()) else { panic!("the first request may leave") };
-    assert!(matches!(gate.ask(Instant::now()), GateAnswer::WhenSent));
+    let GateAnswer::Now(permit) = gate.try_acquire(Instant::now()) else { panic!("the first request may leave") };
+    assert!(matches!(gate.try_acquire(Instant::now()), GateAnswer::WhenSent));
     drop(permit);
     tokio::time::advance(FULL_SECOND).await;
-    assert!(matches!(gate.ask(Instant::now()), GateAnswer::Now(_)));
+    assert!(matches!(gate.try_acquire(Instant::now()), GateAnswer::Now(_)));
     assert_eq!(gate.written(), 0);
 }
 
@@ -237,7 +237,7 @@ async fn a_stalled_machine_is_not_followed_by_a_catch_up_burst() {
     let mut gate = Gate::new(per_second(200), &GateSettings::default(), Instant::now());
     tokio::time::advance(Duration::from_secs(3_600)).await;
     let mut granted = 0;
-    while let GateAnswer::Now(mut permit) = gate.ask(Instant::now()) {
+    while let GateAnswer::Now(mut permit) = gate.try_acquire(Instant::now()) {
         permit.mark_sent();
         granted += 1;
     }

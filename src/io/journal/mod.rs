@@ -9,10 +9,10 @@ mod backups;
 pub mod checkpoint;
 pub mod disk;
 mod last_calls;
-mod lines;
 mod opening;
 pub mod paths;
-pub mod results;
+mod results_lines;
+pub mod results_reader;
 mod start_decision;
 
 use std::io;
@@ -26,10 +26,10 @@ use append_file::AppendFile;
 use checkpoint::{Checkpoint, RunStatus};
 use disk::{Disk, DiskFile};
 pub use last_calls::LastCalls;
-pub use lines::RESULTS_HEADER;
-use lines::{RejectLines, ResultLines};
 pub use opening::{OpenError, RunSpec, committed_results, lock, open};
 use paths::RunPaths;
+pub use results_lines::RESULTS_HEADER;
+use results_lines::{RejectLines, ResultLines};
 pub use start_decision::{Restart, StartDecision, StartMode, examine, finished_earlier, read_checkpoint};
 
 /// Bytes of results and rejects after which a commit is due. Chosen: 65,536 results of batch mode at their usual length fit, and it is far
@@ -40,15 +40,15 @@ const PENDING_MAX_BYTES: usize = 8 << 20;
 pub trait OutcomeSink: Send + 'static {
     type Error: Send + 'static;
 
-    /// Appends the outcome of the next row.
-    fn append(&mut self, settled: RowOutcome);
+    /// Buffers the outcome of the next row; [`Self::commit`] writes it.
+    fn buffer(&mut self, settled: RowOutcome);
     /// Records that the rows up to `end` have no outcome of their own.
-    fn pass(&mut self, end: InputPosition);
-    /// The number of rows appended and not yet committed.
+    fn skip(&mut self, end: InputPosition);
+    /// The number of rows buffered and not yet committed.
     fn pending_rows(&self) -> u64;
-    /// Whether a commit is due before more is appended.
+    /// Whether a commit is due before more is buffered.
     fn is_full(&self) -> bool;
-    /// Makes everything appended so far durable.
+    /// Writes and syncs everything buffered so far.
     ///
     /// # Errors
     /// [`DiskError`] from the journal if a file cannot be written or synced.
@@ -104,7 +104,7 @@ impl<D: Disk> Journal<D> {
         self.checkpoint.counts
     }
 
-    fn write_lines(&mut self) -> Result<(), DiskError> {
+    fn write_and_sync(&mut self) -> Result<(), DiskError> {
         let results = self.result_lines.take();
         append(&mut self.results, &results)?;
         self.checkpoint.results = self.results.extent();
@@ -143,7 +143,7 @@ fn append<F: DiskFile>(file: &mut AppendFile<F>, lines: &[u8]) -> Result<(), Dis
 impl<D: Disk> OutcomeSink for Journal<D> {
     type Error = DiskError;
 
-    fn append(&mut self, settled: RowOutcome) {
+    fn buffer(&mut self, settled: RowOutcome) {
         self.result_lines.push(&settled);
         if let Some(original) = &settled.original {
             self.reject_lines.push(original, &settled.outcome);
@@ -153,7 +153,7 @@ impl<D: Disk> OutcomeSink for Journal<D> {
         self.pending_rows += 1;
     }
 
-    fn pass(&mut self, end: InputPosition) {
+    fn skip(&mut self, end: InputPosition) {
         self.checkpoint.settled = end;
     }
 
@@ -166,7 +166,7 @@ impl<D: Disk> OutcomeSink for Journal<D> {
     }
 
     fn commit(&mut self) -> Result<(), DiskError> {
-        self.write_lines()?;
+        self.write_and_sync()?;
         write_checkpoint(&self.disk, &self.paths, &self.checkpoint)?;
         self.pending_rows = 0;
         Ok(())

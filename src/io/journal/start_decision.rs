@@ -7,9 +7,9 @@ use std::path::Path;
 
 use super::checkpoint::{self, Checkpoint, RunKind, RunStatus};
 use super::disk::Disk;
-use super::lines::RESULTS_HEADER;
 use super::opening::{OpenError, RunSpec};
 use super::paths::RunPaths;
+use super::results_lines::RESULTS_HEADER;
 use super::{DiskError, read_prefix};
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputChange;

@@ -320,7 +320,7 @@ impl<R: Read> Roster<R> {
     ///
     /// # Errors
     /// As iterating.
-    pub fn pass_over(&mut self) -> Option<Result<InputPosition, RosterError>> {
+    pub fn skip_record(&mut self) -> Option<Result<InputPosition, RosterError>> {
         self.advance().map(|frame| frame.map(|frame| frame.end))
     }
 

@@ -134,7 +134,7 @@ mod tests {
             Ok(MissingAccount { id: id(*number), last_imported: None, missing_runs: 7, due: PlannedAction::Nothing, lookalike: None })
         });
         let open = state.begin(new, planned, missing, std::iter::empty()).unwrap();
-        state.mark_sent_up_to(u64::MAX >> 1).unwrap();
+        state.record_send_intent(u64::MAX >> 1).unwrap();
         let settled = sent.iter().map(|number| Ok(SendOutcome::new(id(*number), *number, came(*number))));
         state.finish(settled, Finish { run: (open.number, open.token), at: 3, ..Finish::default() }).unwrap();
     }

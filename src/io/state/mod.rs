@@ -7,7 +7,7 @@ mod account;
 mod bulk;
 mod corrections;
 mod imported;
-mod missing;
+mod missing_accounts;
 mod network;
 mod overlay;
 mod run;
@@ -30,7 +30,7 @@ use thiserror::Error;
 pub use account::{AccountAfterRun, AccountCounts};
 pub use corrections::Discrepancy;
 pub use imported::ImportedRow;
-pub use missing::{MissingAction, MissingActionRecord};
+pub use missing_accounts::{MissingAction, MissingActionRecord};
 pub use run_record::{Earlier, Finish, NewRun, OpenRun, RunInput, RunRecord, RunTotals, SendOutcome, Sent};
 
 use crate::domain::target::Target;

@@ -11,7 +11,7 @@ use crate::domain::known_tags::{TagHash, TagNumber};
 /// What the open run makes of accounts.
 pub(super) struct RunOverlay<I: Iterator> {
     outcomes: Peekable<I>,
-    sent_up_to: u64,
+    send_intent_up_to: u64,
 }
 
 /// A row of `planned`.
@@ -31,19 +31,19 @@ pub(super) struct PlannedRow {
 }
 
 impl<I: Iterator<Item = io::Result<SendOutcome>>> RunOverlay<I> {
-    pub(super) fn new(outcomes: I, sent_up_to: u64) -> Self {
-        Self { outcomes: outcomes.peekable(), sent_up_to }
+    pub(super) fn new(outcomes: I, send_intent_up_to: u64) -> Self {
+        Self { outcomes: outcomes.peekable(), send_intent_up_to }
     }
 
     /// What an account is by now; ids come in order.
     pub(super) fn apply(&mut self, id: &[u8], planned: &PlannedRow, before: Option<KnownAccount>) -> io::Result<AccountAfterRun> {
         let came = self.outcome(id, planned.row)?;
-        let is_announced = planned.row <= self.sent_up_to;
+        let is_intended = planned.row <= self.send_intent_up_to;
         let Some(account) = planned.sent else { return Ok(before.map_or(AccountAfterRun::Unknown, AccountAfterRun::Known)) };
         let carried = Carried { account, profile: planned.profile, tags: &planned.tags };
         let Some(came) = came else {
-            // Where nothing was announced, the service holds what it held before this run, whatever that is.
-            let held = if is_announced { Some(KnownAccount::once_sent(before, carried)) } else { before };
+            // Where no intent was recorded, the service holds what it held before this run, whatever that is.
+            let held = if is_intended { Some(KnownAccount::once_sent(before, carried)) } else { before };
             return Ok(held.map_or(AccountAfterRun::Unknown, AccountAfterRun::Known));
         };
         let before = if is_void(came.earlier, account) { before.map(KnownAccount::doubted) } else { before };

@@ -12,7 +12,7 @@ use super::account::{self, SettledRun};
 use super::bulk::{Bulk, Insert, OnConflict};
 use super::overlay::RunOverlay;
 use super::run_record::{Finish, NewRun, OpenRun, SendOutcome, insert_run, text, wrong_type};
-use super::{ChangeError, StateDb, StateError, imported, missing, tags};
+use super::{ChangeError, StateDb, StateError, imported, missing_accounts, tags};
 use crate::domain::change::{AccountCall, InDoubt, KnownAccount, MissingAccount, Ops, PlannedAccount, Update};
 use crate::domain::guard::LATELY_MS;
 use crate::domain::known_tags::{KnownTag, KnownTags, TagNumber, TagSet};
@@ -42,7 +42,7 @@ impl StateDb {
         };
         let work = || match self.open_run_of_a_sync()? {
             None => account::each(&self.db, |id, held| seen(id, held)),
-            Some(sent_up_to) => account::each_overlaid(&self.db, RunOverlay::new(outcomes, sent_up_to), |id, held| seen(id, held)),
+            Some(up_to) => account::each_overlaid(&self.db, RunOverlay::new(outcomes, up_to), |id, held| seen(id, held)),
         };
         work().map_err(|error| self.state_error("read", error))
     }
@@ -72,32 +72,33 @@ impl StateDb {
             change.execute("DELETE FROM runs WHERE finished_at IS NULL", [])?;
             let numbers = tags::numbers(change, new.filled.tags.iter().map(|(tag, _)| tag.clone()))?;
             insert_planned(change, &numbers, planned)?;
-            missing::insert(change, missing)?;
+            missing_accounts::insert(change, missing)?;
             insert_ops(change, new.ops)?;
             let number = insert_run(change, &new)?;
             let [malformed, missing_waits] = [new.malformed, new.missing_waits].map(|words| words.map(str::to_owned));
             let NewRun { token, input, counts, filled, .. } = new;
             let tags = filled.tags.into_iter().map(|(tag, _)| tag).collect();
-            Ok(OpenRun { number, token, malformed, missing_waits, input, counts, tags, sent_up_to: 0 })
+            Ok(OpenRun { number, token, malformed, missing_waits, input, counts, tags, send_intent_up_to: 0 })
         })
     }
 
-    /// Takes note that calls may leave for rows up to `row`; what was announced before stays so. Lasts once this returns.
+    /// Records the intent to send the rows up to `row`, before a request for them leaves. An intent that reaches further stays. It lasts once
+    /// this returns.
     ///
     /// # Errors
     /// The database's.
-    pub fn mark_sent_up_to(&mut self, row: u64) -> Result<(), StateError> {
+    pub fn record_send_intent(&mut self, row: u64) -> Result<(), StateError> {
         self.change("change", |change| {
             change.execute("UPDATE runs SET sent_up_to = max(sent_up_to, ?1) WHERE finished_at IS NULL", [row.cast_signed()])?;
             Ok(())
         })
     }
 
-    /// Takes note that no call has left for the rows behind `row`, though they were marked: a process takes back its own marks as it ends.
+    /// Takes back the intent to send the rows behind `row`: no request has left for them. A process takes back its own as it ends.
     ///
     /// # Errors
     /// The database's.
-    pub fn take_back_marks(&mut self, row: u64, token: u64) -> Result<(), StateError> {
+    pub fn take_back_send_intent(&mut self, row: u64, token: u64) -> Result<(), StateError> {
         self.change("change", |change| {
             let take_back = "UPDATE runs SET sent_up_to = ?1 WHERE finished_at IS NULL AND token = ?2 AND sent_up_to > ?1";
             change.execute(take_back, [row.cast_signed(), token.cast_signed()])?;
@@ -161,7 +162,7 @@ impl StateDb {
         self.ensure_open(number, token)?;
         self.change("finish the run in", |change| {
             settle(change, outcomes, SettledRun::Finished)?;
-            missing::raise_missing_runs(change)?;
+            missing_accounts::raise_missing_runs(change)?;
             clear(change)?;
             close(change, finish)?;
             let lately = finish.at.saturating_sub(LATELY_MS);
@@ -195,9 +196,9 @@ pub(super) fn settle(
     outcomes: impl Iterator<Item = io::Result<SendOutcome>>,
     run: SettledRun,
 ) -> Result<(), ChangeError> {
-    let sent_up_to = "SELECT sent_up_to FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1";
-    let Some(sent_up_to) = change.query_row(sent_up_to, [], |row| row.get::<_, i64>(0)).optional()? else { return Ok(()) };
-    account::settle(change, RunOverlay::new(outcomes, sent_up_to.cast_unsigned()), run)
+    let query = "SELECT sent_up_to FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1";
+    let Some(up_to) = change.query_row(query, [], |row| row.get::<_, i64>(0)).optional()? else { return Ok(()) };
+    account::settle(change, RunOverlay::new(outcomes, up_to.cast_unsigned()), run)
 }
 
 /// An account that is planned, and its tags by the state's numbers.

@@ -90,8 +90,8 @@ pub struct OpenRun {
     pub counts: PlanCounts,
     /// The tags that it reads, in the order of their columns.
     pub tags: Vec<Tag>,
-    /// Calls may have left for rows up to this one.
-    pub sent_up_to: u64,
+    /// Requests may have left for rows up to this one: before one leaves, the intent to send it is recorded here.
+    pub send_intent_up_to: u64,
 }
 
 /// A run that has finished, or the open one.
@@ -206,8 +206,8 @@ impl StateDb {
         let read = |row: &Row| {
             let RunRecord { number, token, input, counts, filled, missing_waits, .. } = run(row)?;
             let tags = filled.tags.into_iter().map(|(tag, _)| tag).collect();
-            let (sent_up_to, malformed) = (row.get::<_, i64>(BEHIND)?.cast_unsigned(), row.get(BEHIND + 1)?);
-            Ok(OpenRun { number, token, malformed, missing_waits, input, counts, tags, sent_up_to })
+            let (send_intent_up_to, malformed) = (row.get::<_, i64>(BEHIND)?.cast_unsigned(), row.get(BEHIND + 1)?);
+            Ok(OpenRun { number, token, malformed, missing_waits, input, counts, tags, send_intent_up_to })
         };
         self.db.query_row(&query, [], read).optional().map_err(self.cannot("read"))
     }

@@ -12,7 +12,7 @@ use super::stdout::print;
 use super::{check, columns, input};
 use crate::domain::figures::{count, counted};
 use crate::flow::audit::{AuditError, AuditReport, EXAMPLES, Problem, audit};
-use crate::io::journal::results::{Results, ResultsError};
+use crate::io::journal::results_reader::{Results, ResultsError};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::{causes, quoted};
 

@@ -41,7 +41,7 @@ mod tests {
         let mut gate = Gate::new(Rate::PerSecond(NonZeroU32::new(rate_per_s).unwrap()), &settings, Instant::now());
         let killed = Instant::now() + lived;
         while Instant::now() < killed {
-            match gate.ask(Instant::now()) {
+            match gate.try_acquire(Instant::now()) {
                 GateAnswer::Now(mut permit) => {
                     permit.mark_sent();
                     sends.push(Instant::now());

@@ -22,7 +22,7 @@ use crate::domain::position::InputChange;
 use crate::io::files::lock;
 use crate::io::journal::checkpoint::{Checkpoint, RunKind, RunStatus};
 use crate::io::journal::paths::RunPaths;
-use crate::io::journal::results::Results;
+use crate::io::journal::results_reader::Results;
 use crate::io::roster::{self, InputFile};
 use crate::shell::exit::ExitMessage;
 use crate::shell::terminal::printable;

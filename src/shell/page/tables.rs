@@ -18,7 +18,7 @@ use crate::domain::guard::{Guard, GuardVerdict, Judged};
 use crate::domain::series::{PhaseKind, Point, Series};
 use crate::io::journal;
 use crate::io::journal::disk::OsDisk;
-use crate::io::journal::results::Results;
+use crate::io::journal::results_reader::Results;
 use crate::io::rejected_rows::RejectedRow;
 use crate::shell::exit::Exit;
 use crate::shell::screen::end_summary::Figures;

@@ -115,7 +115,7 @@ impl Command<'_> {
                     oracle.finished(journal.counts())?;
                     return Ok(Ending::Finished);
                 };
-                journal.append(settled);
+                journal.buffer(settled);
                 oracle.appends(line);
             }
             journal.commit()?;

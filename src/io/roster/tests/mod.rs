@@ -76,7 +76,7 @@ fn blank_lines_are_counted_once() {
     while roster.next_view().is_some() {}
     assert_eq!(blank.count(), 8);
     let mut again = roster.skip_to(first).unwrap();
-    while again.pass_over().is_some() {}
+    while again.skip_record().is_some() {}
     assert_eq!(blank.count(), 8, "what is read twice is counted once");
 }
 
@@ -242,9 +242,12 @@ fn the_user_id_of_an_invalid_record_can_be_told_from_an_invalid_one() {
     let text = format!("UserID,Nick\nu1,{}\n u2,\n", "n".repeat(501));
     let mut roster = roster(text).unwrap();
     let view = roster.next_view().unwrap().unwrap();
-    assert_eq!((UserId::check(view.user_id), view.account), (Ok("u1"), Err(InvalidAccount::LongField { field: Field::Nick, bytes: 501 })));
+    assert_eq!(
+        (UserId::check_as(UserIds::Ascii, view.user_id), view.account),
+        (Ok("u1"), Err(InvalidAccount::LongField { field: Field::Nick, bytes: 501 }))
+    );
     let view = roster.next_view().unwrap().unwrap();
-    assert_eq!((UserId::check(view.user_id).err(), view.user_id), (view.account.err(), &b" u2"[..]));
+    assert_eq!((UserId::check_as(UserIds::Ascii, view.user_id).err(), view.user_id), (view.account.err(), &b" u2"[..]));
 }
 
 #[test]
@@ -253,11 +256,11 @@ fn records_that_are_passed_over_leave_the_same_marks() {
     let mut passing = roster(text).unwrap();
     let mut reading = roster(text).unwrap();
     for row in 1..=4 {
-        assert_eq!(passing.pass_over().unwrap().unwrap(), reading.next_view().unwrap().unwrap().end, "{row}");
+        assert_eq!(passing.skip_record().unwrap().unwrap(), reading.next_view().unwrap().unwrap().end, "{row}");
     }
     assert_eq!(passing.at(), reading.at());
-    assert!(matches!(passing.pass_over(), Some(Err(RosterError::OpenQuote { opened: TextPosition { line: 8, column: 3 }, .. }))));
-    assert!(passing.pass_over().is_none());
+    assert!(matches!(passing.skip_record(), Some(Err(RosterError::OpenQuote { opened: TextPosition { line: 8, column: 3 }, .. }))));
+    assert!(passing.skip_record().is_none());
 }
 
 proptest! {

@@ -23,7 +23,7 @@ pub(super) fn tell_and_guard(job: &SyncJob, plan: &mut SyncPlan) -> Result<(), E
     let tripped = plan.tripped_guards(&job.guard_limits);
     job.page.update(|page, _| {
         page.has_plan(plan.counts());
-        page.has_guards(plan.judged_guards(&job.guard_limits));
+        page.has_guards(plan.guard_report(&job.guard_limits));
     });
     write_plan(job, plan)?;
     let ends_here = job.intent == Intent::DryRun || !tripped.is_empty();

@@ -199,7 +199,7 @@ struct Memory {
 impl OutcomeSink for Memory {
     type Error = Infallible;
 
-    fn append(&mut self, settled: RowOutcome) {
+    fn buffer(&mut self, settled: RowOutcome) {
         assert!(self.pending_rows < FULL_ROWS, "a full sink is given no more");
         self.pending_rows += 1;
         if self.keep == Keep::Rows {
@@ -207,7 +207,7 @@ impl OutcomeSink for Memory {
         }
     }
 
-    fn pass(&mut self, _: InputPosition) {}
+    fn skip(&mut self, _: InputPosition) {}
 
     fn pending_rows(&self) -> u64 {
         self.pending_rows

@@ -18,7 +18,7 @@ use crate::io::api::Request;
 use crate::io::csv_out;
 use crate::io::state::{MissingAction, MissingActionRecord, StateDb, StateError};
 
-/// Ids that are taken from the state, asked about and announced at once: as many as a request may ask about.
+/// Ids that are taken from the state, asked about and put in doubt at once: as many as a request may ask about.
 const SLICE: usize = Command::QueryOnlineStatus.spec().accounts_per_call;
 
 /// Why no more can be done about them.
@@ -63,7 +63,7 @@ impl MissingCounts {
 
 /// The missing accounts as a source of requests.
 #[derive(Debug)]
-pub struct MissingWorkload<'a> {
+pub struct MissingJobs<'a> {
     state: &'a mut StateDb,
     rules: MissingRules,
     /// The last id that was taken from the state.
@@ -74,14 +74,14 @@ pub struct MissingWorkload<'a> {
     to_do: VecDeque<MissingAccount>,
     /// … and who is under way.
     under_way: BTreeMap<PaddedId, MissingAccount>,
-    is_dry: bool,
+    is_at_end: bool,
     counts: MissingCounts,
 }
 
-impl<'a> MissingWorkload<'a> {
+impl<'a> MissingJobs<'a> {
     pub fn new(state: &'a mut StateDb, rules: MissingRules) -> Self {
         let (to_ask, to_do, under_way) = (VecDeque::new(), VecDeque::new(), BTreeMap::new());
-        Self { state, rules, last: None, to_ask, to_do, under_way, is_dry: false, counts: MissingCounts::default() }
+        Self { state, rules, last: None, to_ask, to_do, under_way, is_at_end: false, counts: MissingCounts::default() }
     }
 
     #[must_use]
@@ -91,9 +91,9 @@ impl<'a> MissingWorkload<'a> {
 
     /// Takes the next slice once nothing of the last one is left.
     fn refill(&mut self) -> Result<(), StateError> {
-        while !self.is_dry && self.to_ask.is_empty() && self.to_do.is_empty() && self.under_way.is_empty() {
+        while !self.is_at_end && self.to_ask.is_empty() && self.to_do.is_empty() && self.under_way.is_empty() {
             let slice = self.state.due(self.last.as_ref(), SLICE)?;
-            self.is_dry = slice.is_empty();
+            self.is_at_end = slice.is_empty();
             self.last = slice.last().map(|missing| missing.id).or(self.last);
             let (spared, slice): (Vec<_>, Vec<_>) = slice.into_iter().partition(|missing| self.rules.spared_as(missing).is_some());
             let spared = spared.iter().filter_map(|missing| self.rules.spared_as(missing).map(|action| done(missing.id, action)));
@@ -101,14 +101,14 @@ impl<'a> MissingWorkload<'a> {
             if self.rules.skip_online {
                 self.to_ask = slice.into();
             } else {
-                self.announce(slice)?;
+                self.record_send_intent(slice)?;
             }
         }
         Ok(())
     }
 
-    /// From here on calls may leave for them.
-    fn announce(&mut self, missing: Vec<MissingAccount>) -> Result<(), StateError> {
+    /// Records, durably, the intent to kick or delete them: from here on requests may leave for them.
+    fn record_send_intent(&mut self, missing: Vec<MissingAccount>) -> Result<(), StateError> {
         if !missing.is_empty() {
             self.state.mark_under_way(&missing)?;
             self.to_do.extend(missing);
@@ -155,7 +155,7 @@ impl<'a> MissingWorkload<'a> {
             }
         }
         self.note(&spared)?;
-        self.announce(to_do)
+        self.record_send_intent(to_do)
     }
 
     fn deleted(&mut self, ids: &[PaddedId], results: &[Item<()>]) -> Result<(), MissingError> {
@@ -205,7 +205,7 @@ fn failed(id: PaddedId, error_code: Option<i64>, error_info: String) -> MissingA
     }
 }
 
-impl JobSource for MissingWorkload<'_> {
+impl JobSource for MissingJobs<'_> {
     type Item = UserId;
     type Key = ();
     type Error = MissingError;
@@ -238,7 +238,7 @@ impl JobSource for MissingWorkload<'_> {
             (Command::QueryOnlineStatus, JobOutcome::Answered(Answer::Presences(presences))) => self.sort_by_presence(&ids, &presences)?,
             (Command::QueryOnlineStatus, JobOutcome::Rejected((Some(NO_ACCOUNT), _))) => {
                 let gone = ids.iter().filter_map(|id| self.under_way.remove(id)).collect();
-                self.announce(gone)?;
+                self.record_send_intent(gone)?;
             }
             (Command::QueryOnlineStatus, outcome) => {
                 let (code, info) = words(outcome);
