@@ -41,12 +41,12 @@ pub(super) struct App {
 pub(super) struct ExecutedRequest {
     pub(super) reply: Reply,
     pub(super) codes: Codes,
-    pub(super) effect: Effect,
+    pub(super) effect: RequestEffect,
 }
 
 /// What an executed request means outside of the accounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(super) enum RequestEffect {
     None,
     /// So many users were to be imported.
     Imported(usize),
@@ -56,10 +56,10 @@ pub(super) enum Effect {
 
 impl ExecutedRequest {
     fn new(reply: Reply, codes: Codes) -> Self {
-        Self { reply, codes, effect: Effect::None }
+        Self { reply, codes, effect: RequestEffect::None }
     }
 
-    fn whole(effect: Effect) -> Self {
+    fn whole(effect: RequestEffect) -> Self {
         Self { effect, ..Self::new(Reply::ok(), Codes::All(0)) }
     }
 }
@@ -101,7 +101,7 @@ impl App {
     /// [`RequestRefusal`] if the request as a whole is refused.
     pub(super) fn execute(&mut self, request: &ParsedRequest<'_>, affected: AffectedUsers<'_>) -> Result<ExecutedRequest, RequestRefusal> {
         match request {
-            ParsedRequest::Import(account) => self.import_one(account).map(|()| ExecutedRequest::whole(Effect::Imported(1))),
+            ParsedRequest::Import(account) => self.import_one(account).map(|()| ExecutedRequest::whole(RequestEffect::Imported(1))),
             ParsedRequest::ImportMany(accounts) => Ok(self.import_many(accounts, affected)),
             ParsedRequest::Check(users) => Ok(self.check(users, affected)),
             ParsedRequest::Delete(users) => self.delete(users, affected),
@@ -141,7 +141,7 @@ impl App {
             codes.push(code);
         }
         let reply = if failed.is_empty() { Reply::ok() } else { Reply::with(fields("FailAccounts", json!(failed))) };
-        ExecutedRequest { effect: Effect::Imported(accounts.len()), ..ExecutedRequest::new(reply, Codes::Each(codes)) }
+        ExecutedRequest { effect: RequestEffect::Imported(accounts.len()), ..ExecutedRequest::new(reply, Codes::Each(codes)) }
     }
 
     fn check(&self, users: &[String], affected: AffectedUsers<'_>) -> ExecutedRequest {
@@ -182,7 +182,7 @@ impl App {
             return Err(unknown());
         }
         self.online.remove(user);
-        Ok(ExecutedRequest::whole(Effect::Kicked(user.to_owned())))
+        Ok(ExecutedRequest::whole(RequestEffect::Kicked(user.to_owned())))
     }
 
     fn portraits(&self, users: &[String], tags: &[String], affected: AffectedUsers<'_>) -> ExecutedRequest {

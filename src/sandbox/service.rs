@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::accounts::{StoredAccount, StoredAccounts};
-use super::app::{AffectedUsers, App, Effect};
+use super::app::{AffectedUsers, App, RequestEffect};
 use super::audit::{Audit, Recorder};
 use super::call_log_entry::{CallLogEntries, CallLogEntry, Codes};
 use super::command;
@@ -296,9 +296,9 @@ impl Service {
         match self.app.execute(parsed, affected) {
             Ok(executed) => {
                 match &executed.effect {
-                    Effect::Imported(users) => self.recorder.imported(executed.codes.done(*users)),
-                    Effect::Kicked(user) => self.signatures.void(user, arrival.at.unix_s),
-                    Effect::None => {}
+                    RequestEffect::Imported(users) => self.recorder.imported(executed.codes.done(*users)),
+                    RequestEffect::Kicked(user) => self.signatures.void(user, arrival.at.unix_s),
+                    RequestEffect::None => {}
                 }
                 self.recorder.answered(0);
                 ServiceOutcome::at_once(Act::Answer(executed.reply), executed.codes)
