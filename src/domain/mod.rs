@@ -14,6 +14,7 @@ pub mod figures;
 pub mod guard;
 pub mod halt_reason;
 pub mod hashed_map;
+pub mod known_account;
 pub mod known_tags;
 pub mod known_text;
 pub mod lookalike;

@@ -3,7 +3,7 @@
 //! This module does not know what files contain.
 
 pub mod atomic;
-pub mod known;
+pub mod file_id;
 pub mod lock;
 pub mod spool;
 

@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::iter::Peekable;
 
+use super::missing_rules::MissingTrust;
 use super::plan_draft::PlanDraft;
 use super::planning::{PlanError, Policy, Scratch, Step, TELL_EVERY};
 use super::record_digest::{MISSING_BYTES, missing_to_bytes};
-use super::rules::MissingTrust;
 use crate::domain::account::USER_ID_MAX_BYTES as ID;
 use crate::domain::change::{MissingAccount, Op, PaddedId, PlannedAction};
 use crate::domain::lookalike::{Lookalike, Normalizer};
@@ -249,8 +249,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::missing_rules::{MissingPolicy, MissingRules};
     use super::super::planning::build_plan;
-    use super::super::rules::{MissingPolicy, MissingRules};
     use super::super::scan::scan;
     use super::*;
     use crate::domain::change::{AccountCall, Ops, PlannedAccount, ProfileHashes};

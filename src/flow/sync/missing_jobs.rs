@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 
-use super::rules::MissingRules;
+use super::missing_rules::MissingRules;
 use crate::domain::account::{UserId, UserIds};
 use crate::domain::answer::{Answer, Item, ItemRefusal, Presence};
 use crate::domain::change::{MissingAccount, PaddedId, PlannedAction, rfc3339};

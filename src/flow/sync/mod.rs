@@ -6,28 +6,28 @@
 
 mod case_twins;
 mod digests;
+mod execution;
 mod lookalikes;
 mod missing_jobs;
+mod missing_rules;
 mod observer;
 mod plan;
 mod plan_draft;
 mod planned_records;
 mod planning;
-mod ready;
 mod record_digest;
-mod rules;
 mod scan;
 mod setup;
 mod tag_comparer;
 
+pub use execution::{Dependencies, Ready, SyncReport};
 pub use lookalikes::{Lookalikes, compare};
 pub use missing_jobs::{MissingCounts, MissingError, MissingJobs, missing_counts, write_missing};
+pub use missing_rules::{MissingPolicy, MissingRules, MissingTrust};
 pub use observer::{MissingProgress, MissingWait, Observer, SyncError, SyncProgress};
 pub use plan::SyncPlan;
 pub use plan_draft::{PlanDraft, PlannedRequests};
 pub use planned_records::{FeedError, FeedPlan, PlannedRecords, SyncOutcomeSink};
 pub use planning::{PlanError, Policy, Scratch, Step, build_plan};
-pub use ready::{Dependencies, Ready, SyncReport};
-pub use rules::{MissingPolicy, MissingRules, MissingTrust};
 pub use scan::{MalformedRecords, Scan, scan};
 pub use setup::{Intent, Locks, Prepared, Setup, SharedObserver, SyncInput, UnfinishedRun, prepare};

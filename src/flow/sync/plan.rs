@@ -2,10 +2,10 @@
 
 use std::io;
 
+use super::execution::Ready;
+use super::missing_rules::MissingTrust;
 use super::observer::{SyncError, SyncProgress};
 use super::plan_draft::PlanDraft;
-use super::ready::Ready;
-use super::rules::MissingTrust;
 use super::scan::MalformedRecords;
 use super::setup::{Locks, Setup};
 use crate::domain::change::{InDoubt, MissingAccount, Op, PlanCounts, PlannedAction, Update, Wait};

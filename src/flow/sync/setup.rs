@@ -9,13 +9,13 @@ use std::rc::Rc;
 use std::time::SystemTime;
 use std::{fmt, io};
 
+use super::execution::Ready;
 use super::lookalikes::compare;
+use super::missing_rules::MissingRules;
 use super::observer::{Observer, SyncError, SyncProgress};
 use super::plan::SyncPlan;
 use super::plan_draft::PlanDraft;
 use super::planning::{PlanError, Policy, Scratch, Step, build_plan};
-use super::ready::Ready;
-use super::rules::MissingRules;
 use super::scan::scan;
 use crate::domain::account::UserId;
 use crate::domain::cells::CellRules;

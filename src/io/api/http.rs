@@ -21,7 +21,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use super::answer;
-use super::kept::{Carriers, ConnectionChoice, ConnectionUse, Keeping};
+use super::keep_alive::{Carriers, ConnectionChoice, ConnectionUse, Keeping};
 use super::proxy::ProxySettings;
 use super::usersig::{self, Signature};
 use super::validity;

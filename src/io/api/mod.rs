@@ -7,7 +7,7 @@
 pub mod answer;
 mod fields;
 pub mod http;
-mod kept;
+mod keep_alive;
 pub mod proxy;
 pub mod region;
 mod request;

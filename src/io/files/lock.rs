@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::known::FileId;
+use super::file_id::FileId;
 
 /// How often the lock of a file that is going is tried. Chosen: each time means that another process has begun and ended in between.
 const TRIES_MAX: u32 = 100;

@@ -13,7 +13,7 @@ use super::outputs::{JudgedOutputs, NamedOutputs, OutputKind, read_for};
 use super::page::{PageShow, PageWatch, ResultsOfRun};
 use super::page_subject;
 use super::settings::Connection;
-use super::{atomic, input, notify, pipe, run, signals, small};
+use super::{atomic, input, notify, pipe, run, signals, small_file};
 use crate::domain::guard::Guard;
 use crate::io::journal::paths::beside;
 use crate::io::state::{self, StateDb};
@@ -275,7 +275,7 @@ impl EndSteps {
     fn write_metrics(&self, summary: &EndSummary) {
         let Some(path) = self.outputs.path(OutputKind::METRICS) else { return };
         // Where there is none yet, or it isn't text, there is nothing to be kept.
-        let before = small::read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+        let before = small_file::read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
         let metrics = Metrics::new(summary, &before).to_string();
         if let Err(error) = atomic::write(path, Readers::Everybody, |out| out.write_all(metrics.as_bytes())) {
             tracing::error!("cannot write the metrics {}: {error}", path.display());

@@ -17,7 +17,7 @@ use toml::{Table, Value};
 use super::command_line::file_word;
 use super::flags::Cli;
 use super::settings::{Environment, cannot_read, variable};
-use super::small;
+use super::small_file;
 use crate::domain::account::Field;
 use crate::domain::tag::Tag;
 use crate::domain::tag_words::UnknownTag;
@@ -169,7 +169,7 @@ impl ConfigFile {
             .cloned()
             .map_or_else(|| variable(environment, "CHATLIFT_CONFIG").map(|name| name.map(PathBuf::from)), |path| Ok(Some(path)))?;
         let Some(path) = named else { return Ok(None) };
-        let bytes = small::read(&path).map_err(|why| cannot_read("the configuration file", &path, &why))?;
+        let bytes = small_file::read(&path).map_err(|why| cannot_read("the configuration file", &path, &why))?;
         let text = String::from_utf8(bytes)
             .map_err(|_| ExitMessage::yours(format!("the configuration file {} is not UTF-8", path.display()), "save it as UTF-8"))?;
         let values = toml::from_str(&text).map_err(|why| not_as_it_should_be(&path, &text, &why))?;

@@ -12,6 +12,7 @@ mod config_file;
 mod conversions;
 mod encoding;
 mod exit_messages;
+mod fd_limit;
 pub mod flags;
 mod import;
 mod input;
@@ -22,7 +23,6 @@ mod man;
 mod notify;
 mod oddities;
 mod on_end;
-mod open_files;
 mod opened;
 mod output_paths;
 mod outputs;
@@ -41,7 +41,7 @@ mod sandbox;
 mod secret;
 pub mod settings;
 mod signals;
-mod small;
+mod small_file;
 mod source;
 mod spool;
 mod state;
@@ -69,7 +69,7 @@ use quota::GivenForForecast;
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    open_files::note_handed_down();
+    fd_limit::note_handed_down();
     forbid_core_dumps();
     signals::watch(end_at_once);
     if let Some(call) = on_end::pending(environment) {

@@ -12,7 +12,7 @@ use rustix::process::geteuid;
 use super::access::why_denied;
 use super::flags::RunFlags;
 use super::input;
-use super::small;
+use super::small_file;
 use crate::io::files::{folder_of, resolved};
 use crate::io::journal::paths::RunPaths;
 use crate::shell::exit::ExitMessage;
@@ -85,7 +85,7 @@ pub(super) fn is_own(path: &Path, what: &str, is_own: impl FnOnce(&[u8]) -> bool
         return Ok(());
     }
     // What can't be read, or is that long, is somebody else's.
-    if small::read(path).is_ok_and(|bytes| is_own(&bytes)) {
+    if small_file::read(path).is_ok_and(|bytes| is_own(&bytes)) {
         return Ok(());
     }
     Err(ExitMessage::yours(format!("{} is not {what}, and would be overwritten", path.display()), hint))

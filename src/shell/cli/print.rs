@@ -12,7 +12,7 @@ use super::environment;
 use super::flags::{Cli, UsersigCommand, UsersigFlags};
 use super::secret;
 use super::settings::{Connection, cannot_read};
-use super::small;
+use super::small_file;
 use super::stdout::print;
 use crate::io::api::usersig::{Claims, Credential, read_claims, sign};
 use crate::shell::exit::ExitMessage;
@@ -47,7 +47,7 @@ fn given_usersig() -> Result<(&'static str, SecretString), ExitMessage> {
         return Ok((USERSIG, secret::parse(USERSIG, text.as_encoded_bytes())?));
     }
     let path = Path::new("/dev/stdin");
-    let bytes = small::read(path).map_err(|why| cannot_read(STDIN, path, &why))?;
+    let bytes = small_file::read(path).map_err(|why| cannot_read(STDIN, path, &why))?;
     Ok((STDIN, secret::parse(STDIN, &bytes)?))
 }
 

@@ -21,7 +21,7 @@ use super::outputs::{NamedOutputs, OutputKind};
 use super::secret::read_secret;
 use super::signals::Received;
 use super::stdout::print;
-use super::{open_files, signals};
+use super::{fd_limit, signals};
 use crate::domain::figures::counted;
 use crate::sandbox::{
     Audit, BatchProfiles, CustomFields, DeletedIds, Deleting, Fault, Files, FilesError, KnownAccounts, OmittedFields, PresenceField,
@@ -43,7 +43,7 @@ pub(super) fn run(flags: &SandboxFlags) -> ExitMessage {
 }
 
 fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
-    open_files::make_room_to_serve();
+    fd_limit::make_room_to_serve();
     judge_env_file(flags)?;
     let settings = settings(flags)?;
     let usage = Usage { flags, settings: settings.clone() };

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 
 use super::command_line::file_word;
 use super::settings::cannot_read;
-use super::small;
+use super::small_file;
 use crate::shell::exit::ExitMessage;
 
 /// Longest secret in bytes. Chosen: a UserSig has some hundred.
@@ -46,7 +46,7 @@ fn read_alone(path: &Path, what: &str) -> Result<Vec<u8>, ExitMessage> {
             if metadata.is_file() { format!("chmod 600 {}", file_word(path)) } else { "name a file that only you can read".to_owned() };
         return Err(ExitMessage::yours(format!("the {what} file {} can be read by others", path.display()), hint));
     }
-    small::read(path).map_err(|why| cannot_read(&format!("the {what} file"), path, &why))
+    small_file::read(path).map_err(|why| cannot_read(&format!("the {what} file"), path, &why))
 }
 
 /// Whether the path looks like the key itself, which no message may show then. Tencent's keys are 64 hexadecimal digits.

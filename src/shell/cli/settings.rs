@@ -20,7 +20,7 @@ use super::flags::{ConnectionFlags, InputFlags, UserIdsFlag};
 use super::quota::QuotaChoice;
 use super::secret::{self, read_secret};
 use super::url_source::UrlSource;
-use super::{proxy, quota, small};
+use super::{proxy, quota, small_file};
 use crate::domain::account::{UserId, UserIds};
 use crate::domain::cells::{CellEnds, CellRules, Uuids};
 use crate::io::api::proxy::ProxySettings;
@@ -323,7 +323,7 @@ impl Sources<'_> {
             .clone()
             .map_or_else(|| self.variable("CHATLIFT_CA_FILE").map(|v| v.map(PathBuf::from)), |flag| Ok(Some(flag)))?;
         let Some(path) = given.or_else(|| self.config.ca_file.clone()) else { return Ok(None) };
-        let pem = small::read(&path).map_err(|why| cannot_read("the CA file", &path, &why))?;
+        let pem = small_file::read(&path).map_err(|why| cannot_read("the CA file", &path, &why))?;
         Ok(Some(pem))
     }
 

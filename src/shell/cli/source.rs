@@ -16,7 +16,7 @@ use super::settings::format;
 use super::spool::{self, Incoming, Owner, Spool, incoming_path};
 use crate::domain::figures::bytes;
 use crate::domain::position::{FileStat, SourceFile};
-use crate::io::files::known::FileId;
+use crate::io::files::file_id::FileId;
 use crate::io::files::lock::{Lockfile, noted_files};
 use crate::io::files::spool::{Room, SpoolError};
 use crate::io::journal::checkpoint::{Checkpoint, RunKind, RunStatus};

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::signals::Leftover;
-use crate::io::files::known::FileId;
+use crate::io::files::file_id::FileId;
 use crate::io::files::lock::{Lockfile, noted_files};
 use crate::io::files::spool::{self, SpoolError};
 use crate::io::files::{folder_of, sync_folder_of};

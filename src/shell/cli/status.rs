@@ -14,7 +14,7 @@ use super::flags::StatusFlags;
 use super::input;
 use super::output_paths::cannot_be_named_after;
 use super::settings::cannot_read;
-use super::small;
+use super::small_file;
 use super::stdout::print;
 use crate::domain::figures::{count, counted, duration};
 use crate::domain::outcome::OutcomeCounts;
@@ -61,7 +61,7 @@ fn paths(flags: &StatusFlags) -> Result<RunPaths, ExitMessage> {
 fn checkpoint(paths: &RunPaths) -> Result<Option<(Checkpoint, SystemTime)>, ExitMessage> {
     let path = &paths.checkpoint;
     let failed = |error| cannot_read("the checkpoint", path, &error);
-    let bytes = match small::read(path) {
+    let bytes = match small_file::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         read => read.map_err(failed)?,
     };

@@ -16,9 +16,9 @@ use super::client::{SandboxLimits, ServiceClient, build_client, target};
 use super::command_end::{CommandEnd, EndSteps, Ended};
 use super::command_line::CommandLine;
 use super::exit_messages::{aborted, busy, having_waited};
+use super::fd_limit::Keeps;
 use super::flags::{InputFlags, VerifyFlags};
 use super::lanes::dispatch_settings;
-use super::open_files::Keeps;
 use super::output_paths::{Named, all_differ, can_be_written, cannot_be_named_after, fits, is_file};
 use super::page::PageWatch;
 use super::reach::Reach;
@@ -26,7 +26,7 @@ use super::settings::Connection;
 use super::source::Rereadable;
 use super::state_corrections::Reconciled;
 use super::state_file::LockedState;
-use super::{columns, environment, input, last_calls, log, open_files, remedies, signals};
+use super::{columns, environment, fd_limit, input, last_calls, log, remedies, signals};
 use crate::domain::account::UserId;
 use crate::domain::command::PerCommand;
 use crate::domain::comparison::FindingCounts;
@@ -83,7 +83,7 @@ fn begins_anew(word: ExitMessage) -> ExitMessage {
 fn verified(flags: &VerifyFlags, bars: &MultiProgress, at_end: &EndSteps) -> Result<Ended, ExitMessage> {
     let mut connection = Connection::resolve(&flags.connection, &environment)?;
     at_end.announce(&connection);
-    open_files::make_room(&mut connection, if flags.state.is_some() { Keeps::State } else { Keeps::Nothing })?;
+    fd_limit::make_room(&mut connection, if flags.state.is_some() { Keeps::State } else { Keeps::Nothing })?;
     let paths = paths(flags)?;
     let page = at_end.page();
     page.goes_to(&target(&connection.service));

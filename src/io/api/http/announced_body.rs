@@ -10,7 +10,7 @@ use http_body::{Frame, SizeHint};
 use thiserror::Error;
 
 use crate::domain::verdict::Departure;
-use crate::io::api::kept::Carriers;
+use crate::io::api::keep_alive::Carriers;
 
 /// Whether a request was written, and on which kind of connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use reqwest::{Certificate, Client, ClientBuilder};
 use rustls::ClientConfig;
 
 use super::{HttpSettings, HttpSetupError};
-use crate::io::api::kept::ConnectionChoice;
+use crate::io::api::keep_alive::ConnectionChoice;
 use crate::io::api::proxy::{ProxyLayer, ProxySettings};
 use crate::io::api::tls;
 

@@ -1,4 +1,4 @@
-//! A sync that is ready to send: records first, then missing accounts, then the state takes over what came of it.
+//! Carries a planned sync out: it sends the records, then handles the missing accounts, then the state takes over what came of it.
 
 use std::io;
 use std::rc::Rc;
@@ -7,9 +7,9 @@ use std::time::SystemTime;
 use futures_util::stream::LocalBoxStream;
 
 use super::missing_jobs::{MissingCounts, MissingError, MissingJobs, missing_counts, write_missing};
+use super::missing_rules::MissingPolicy;
 use super::observer::{MissingProgress, MissingWait, SyncError, SyncProgress};
 use super::planned_records::{FeedError, FeedPlan, PlannedRecords, SyncOutcomeSink};
-use super::rules::MissingPolicy;
 use super::setup::{Locks, Setup};
 use crate::domain::call_stats::CallStats;
 use crate::domain::change::{Op, Ops, PlanCounts, Wait, milliseconds};
@@ -28,7 +28,7 @@ use crate::io::journal::{self, DiskError, Journal, OutcomeSink, RunSpec, StartMo
 use crate::io::roster::{self, InputReader, Roster, RosterError};
 use crate::io::state::{Finish, OpenRun, RunInput, RunTotals, StateDb, StateError};
 
-/// Records that are announced to the state at once, each time with a sync of the disk. Chosen: a second's worth, so that the syncs take
+/// Records whose intent to be sent is recorded in the state at once, each time with a sync of the disk. Chosen: a second's worth, so that the syncs take
 /// well under a hundredth of the time.
 const AHEAD_SINGLE: u64 = 256;
 const AHEAD_BATCH: u64 = 16_384;
