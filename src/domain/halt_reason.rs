@@ -29,7 +29,7 @@ pub enum HaltReason {
     UnknownCodes,
     /// Many records in a row were refused as if they were the cause.
     AllRecordsRefused,
-    /// … by `portrait_set`.
+    /// Many records in a row were refused by `portrait_set` as if they were the cause.
     AllProfilesRefused,
     /// The first batch lost its nicknames or avatars, and `--batch=strict` allows no other mode.
     BatchDropsProfiles,

@@ -89,7 +89,8 @@ pub enum Verdict {
     Reject,
     /// A code that is not in the table: after a few attempts the row fails.
     Unknown,
-    /// Stop the run; no row is marked failed.
+    /// Stop the run; no row is marked failed. The scheduler tries a malformed request again first, while another part of its batch may
+    /// yet be accepted: that would show that the fault is the row's own.
     Abort(HaltReason),
 }
 

@@ -1,6 +1,22 @@
 //! Exit codes and exit messages.
 //!
 //! The first line says what happened and why; a line with `hint:` says what to do. Every command ends with one of them.
+//!
+//! A message is made where its reason is known, and has its code from there. This is where each code comes from:
+//!
+//! - 0: the end of each command, where nothing of it was refused.
+//! - 1, the disk or an internal error: `cli::access` for the disk, `cli::exit_messages` for a run's journal, `cli::state_file` for the
+//!   state, [`HaltClass::Internal`] for what the service's answers show.
+//! - 2, something for the user to change: [`ExitMessage::yours`], wherever flags, files and environment are checked, mostly before the
+//!   first request; [`HaltClass::Settings`].
+//! - 3, rows that failed or are invalid, or differences: `cli::exit_messages` (import), `cli::sync::report`, `cli::verify`, `cli::check`
+//!   and `cli::audit`, each from the counts of its end.
+//! - 4, stopped or busy: `cli::exit_messages` for signals, outages and limits, `cli::signals` for a signal before the first request, and
+//!   for locks of others `cli::exit_messages` and `cli::state_file`; [`HaltClass::Limit`].
+//! - 5, refused by the service: [`HaltClass::Credentials`], in every run; `cli::probe` for its own requests.
+//! - 6, a guard: `cli::sync::planned`, and `cli::state_file` for a state of another target.
+//!
+//! [`Exit::of_program`] passes on the code of a command that `chatlift sandbox` has run.
 
 use std::fmt;
 use std::process::ExitCode;

@@ -51,7 +51,7 @@ impl Overtime {
         self.tries == Tries::Last
     }
 
-    /// With one more try.
+    /// The overtime after one more try.
     fn again(self) -> Self {
         let tries = if self.tries == Tries::NoneNeeded { Tries::Unjudged } else { self.tries };
         Self { tries, ..self }
@@ -60,7 +60,7 @@ impl Overtime {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tries {
-    /// None, and something went well between its attempts.
+    /// No further try is needed: a call went well between its attempts, so the service was well then.
     NoneNeeded,
     /// Nothing could show whose fault it is while it was tried.
     Unjudged,

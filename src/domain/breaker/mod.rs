@@ -139,9 +139,9 @@ pub struct Health<J> {
     fresh_range: usize,
     throttled_since: Option<Instant>,
     exhausted: BTreeMap<J, Exhausted>,
-    /// When exhausted jobs that nothing can judge are tried again …
+    /// When exhausted jobs that nothing can judge are tried again.
     round_at: Option<Instant>,
-    /// … and when the first of them is looked at again: it may fail before.
+    /// When the first of them is looked at again: it may fail before the others are tried again.
     retry_at: Option<Instant>,
     patience: Patience,
 }

@@ -64,7 +64,7 @@ pub struct Dispatcher<A, F: Flow> {
     at_once: bool,
     /// What was met last instead of a success, by any call.
     complaint: String,
-    /// … by the calls that each breaker holds.
+    /// What the calls that each breaker holds have met last instead of a success.
     why_down: PerCommand<String>,
     traffic: CallStats,
     /// Of the answers since the last report.

@@ -1,6 +1,7 @@
-//! Tables and counts: what is known of an API while it is called, and what each verdict means for its health, for a test and for the run.
+//! What is known of an API while it is called, and what each verdict means for its health, for a test and for the run.
 //!
-//! Nothing is decided here. When an API is down is decided in `domain::breaker`, what becomes of a job in `attempts`.
+//! This module counts, and says when unknown codes are too many and when half of a batch is faulty. `domain::breaker` decides when an API
+//! is down, `attempts` what becomes of a job.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -124,7 +125,7 @@ pub(crate) const fn effect(verdict: &Verdict) -> CallEffect {
     }
 }
 
-/// … and from the end of a test.
+/// What follows for the run from the end of a test.
 pub(crate) const fn effect_of_test(change: HealthChange, verdict: &Verdict) -> CallEffect {
     match (change, verdict) {
         (HealthChange::Down, _) => CallEffect::Down,

@@ -62,9 +62,9 @@ pub struct Known {
 /// The knobs of the engine.
 #[derive(Debug, Clone)]
 pub struct DispatchSettings {
-    /// Of each API on its own.
+    /// The rate limit of each API.
     pub rates: PerCommand<Rate>,
-    /// Of all of them.
+    /// What the gates of all APIs share.
     pub gates: gate::GateSettings,
     pub limits: SchedulerLimits,
     pub known: Known,

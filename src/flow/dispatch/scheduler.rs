@@ -19,7 +19,7 @@ use crate::io::api::Request;
 /// The bounds of what is sent.
 #[derive(Debug, Clone, Copy)]
 pub struct SchedulerLimits {
-    /// Of each job.
+    /// Attempts of each job at most.
     pub max_attempts: u32,
     /// Calls in flight at most, of all APIs together.
     pub in_flight: usize,
@@ -75,11 +75,11 @@ pub struct Scheduler<W: Workload> {
     pub(crate) apis: PerCommand<ApiHealth<W::Repeatable>>,
     /// The APIs by which breakers are named, each once, the ones that are asked for first before the others.
     pub(super) breakers: Vec<Command>,
-    /// Of each command.
+    /// The retry budget of each command.
     budgets: PerCommand<RetryBudget>,
     /// Calls of all APIs, tests included.
     pub(super) in_flight: usize,
-    /// Accounts that were given up though nothing could show whose fault it was.
+    /// Accounts that failed though nothing could show whose fault it was.
     pub(super) unjudged: u64,
     pub(super) seen: SuccessSeen,
     /// What is in flight may end, nothing else leaves.

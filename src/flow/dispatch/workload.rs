@@ -69,15 +69,15 @@ pub trait Workload {
         Self::COMMANDS[0]
     }
 
-    /// How many fresh pieces of work wait that belong to this breaker …
+    /// How many fresh pieces of work wait that belong to this breaker.
     fn fresh(&self, breaker: Command) -> usize;
 
-    /// … how many of them are wanted at once …
+    /// How many fresh pieces of work are wanted at once for this breaker.
     fn fresh_wanted(&self, _: Command) -> usize {
         1
     }
 
-    /// … and whether more can be had.
+    /// Whether more fresh work can be had for this breaker.
     fn can_have_more(&self, breaker: Command) -> bool;
 
     /// Whether nothing is left of it but what was sent already, or is held back until something of that has ended.
@@ -120,7 +120,7 @@ pub trait Workload {
     /// A call of the job leaves.
     fn departed(&mut self, _: JobId, _: &Job<Self::Payload>) {}
 
-    /// It has come back.
+    /// A call of the job has come back.
     fn returned(&mut self, _: JobId, _: Command) {}
 
     /// What the end of the job's call means, if it is something else than the table of codes says.
@@ -131,7 +131,8 @@ pub trait Workload {
     /// Whether the job can be divided, so that a refusal or a temporary error may be a part's.
     fn is_divisible(&self, job: &Job<Self::Payload>) -> bool;
 
-    /// Whether every other job may show that a malformed request is this job's own fault, not only those of its batch.
+    /// A job whose request was refused as malformed is at fault itself once another job is accepted. Returns whether any other job can show
+    /// that; if not, only one of the same batch can.
     fn is_judged_by_all(&self, _: &Job<Self::Payload>) -> bool {
         false
     }
@@ -171,7 +172,7 @@ pub trait Workload {
     /// When something was accepted that may be sent once more as a test.
     fn repeatable_since(&self, breaker: Command) -> Option<Instant>;
 
-    /// It, with this time. It is held until [`Workload::repeated`].
+    /// Takes what was accepted last, with the time of [`Workload::repeatable_since`]. It is held until [`Workload::repeated`].
     fn take_repeatable(&mut self, breaker: Command) -> Option<(Self::Repeatable, Instant)>;
 
     /// The request that repeats it.

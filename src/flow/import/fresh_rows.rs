@@ -14,13 +14,13 @@ pub(super) struct FreshRow {
     pub(super) row: u64,
     /// What it was charged before.
     pub(super) charges: Charges,
-    /// When the one of its calls ended that counts among the attempts of the call that is next.
-    pub(super) asked_at: Option<Instant>,
+    /// When an earlier request for the row ended that counts as an attempt of the next one; `None` if there was none.
+    pub(super) charged_since: Option<Instant>,
 }
 
 impl From<u64> for FreshRow {
     fn from(row: u64) -> Self {
-        Self { row, charges: Charges::default(), asked_at: None }
+        Self { row, charges: Charges::default(), charged_since: None }
     }
 }
 

@@ -128,9 +128,9 @@ pub struct ImportSettings {
     pub limit: Option<u64>,
     /// Rows that an earlier run has settled.
     pub rows_done: u64,
-    /// A commit at the latest after this time …
+    /// A commit begins at the latest after this time.
     pub commit_every: Duration,
-    /// … or after this many rows.
+    /// A commit begins at the latest after this many rows.
     pub commit_rows: u64,
 }
 

@@ -129,11 +129,11 @@ impl ImportWorkload {
             Some((RowCalls::ImportAndProfile, place)) => {
                 self.put(row, Place::Imported);
                 // The call that found no account was an attempt of this API.
-                let asked_at = match place {
+                let charged_since = match place {
                     Place::ImportingUnknown(at) => Some(at),
                     Place::None | Place::Importing | Place::Imported => None,
                 };
-                self.profiles.ready.push_back(FreshRow { row, charges: charges.as_charged(), asked_at });
+                self.profiles.ready.push_back(FreshRow { row, charges: charges.as_charged(), charged_since });
             }
             Some((RowCalls::Import | RowCalls::ProfileOnly, _)) | None => self.finish(row, None, charges, at),
         }
@@ -299,7 +299,7 @@ impl ImportWorkload {
 
 fn profile_job(fresh: FreshRow) -> Job<Rows> {
     let job = Job::new(Command::PortraitSet, vec![fresh.row], fresh.row);
-    Job { charges: fresh.charges, charged_errors: u32::from(fresh.asked_at.is_some()), charged_since: fresh.asked_at, ..job }
+    Job { charges: fresh.charges, charged_errors: u32::from(fresh.charged_since.is_some()), charged_since: fresh.charged_since, ..job }
 }
 
 /// It leaves before all others.

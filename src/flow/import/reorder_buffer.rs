@@ -1,4 +1,4 @@
-//! The window: every record between roster and journal, in input order, as long as it has not left.
+//! The reorder buffer: every record in input order, from being read until its outcome goes to the journal.
 
 use std::collections::VecDeque;
 use std::time::SystemTime;

@@ -68,11 +68,11 @@ pub struct MissingJobs<'a> {
     rules: MissingRules,
     /// The last id that was taken from the state.
     last: Option<PaddedId>,
-    /// Of the slice in hand: who is to be asked about, …
+    /// Accounts of the slice in hand that are to be asked about.
     to_ask: VecDeque<MissingAccount>,
-    /// … who is to be kicked or deleted, …
+    /// Accounts of the slice that are to be kicked or deleted.
     to_do: VecDeque<MissingAccount>,
-    /// … and who is under way.
+    /// Accounts of the slice for which a request is under way.
     under_way: BTreeMap<PaddedId, MissingAccount>,
     is_at_end: bool,
     counts: MissingCounts,

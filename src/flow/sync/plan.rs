@@ -27,7 +27,7 @@ pub struct SyncPlan {
     pub(super) guard_input: GuardInput,
     pub(super) start: StartMode,
     pub(super) spec: RunSpec,
-    /// Of the state.
+    /// The number by which the state is known, whatever its name.
     pub(super) identity: u64,
     pub(super) is_new_state: bool,
     pub(super) has_open_run: bool,

@@ -84,7 +84,7 @@ pub(super) struct Frames<R> {
     at: InputPosition,
     /// The place behind the last record.
     last: InputPosition,
-    /// Of the last record that had any.
+    /// The quoted spans of the last record that had any.
     spans: Vec<QuotedSpan>,
     blank: BlankLines,
     /// The place behind the last blank line that was counted.

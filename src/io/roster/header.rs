@@ -188,7 +188,7 @@ impl Header {
         std::iter::once(first).chain(others).eq(self.names.iter().take(columns).map(Some))
     }
 
-    /// Of a file that has none.
+    /// The header of a file that has none.
     pub(super) fn none() -> Self {
         Self {
             names: ByteRecord::new(),

@@ -66,7 +66,7 @@ pub struct RecordRef<'a> {
     doubt: Option<Malformed>,
     /// Which ids are valid.
     user_ids: UserIds,
-    /// Of an invalid record none.
+    /// Its tags; none if the record is invalid.
     tags: TagCells<'a>,
 }
 

@@ -28,7 +28,7 @@ struct Corrections<'a> {
     note: Statement<'a>,
     tags: DoubtedTags<'a>,
     noted_tags: DoubtedTags<'a>,
-    /// Of the tags that were compared.
+    /// The numbers of the tags that were compared.
     numbers: Vec<TagNumber>,
     /// Planned rows about which something was found.
     noted: usize,

@@ -94,9 +94,9 @@ const fn importing(import: u64) -> i64 {
 #[derive(Debug, Clone)]
 struct MergedAccount {
     id: PaddedId,
-    /// As it was found …
+    /// The account as it was found.
     before: Option<KnownAccount>,
-    /// … and as it is by now.
+    /// The account as it is by now.
     now: Option<KnownAccount>,
 }
 

@@ -24,9 +24,9 @@ pub(super) struct PlannedRow {
     pub(super) tags: Vec<(TagNumber, TagHash)>,
     /// The other tags of the record, which are sent only if the account has to be made anew.
     pub(super) held_back: Vec<(TagNumber, TagHash)>,
-    /// What a later look at the service has found: fields that differ, or [`InDoubt::EXISTENCE`] if there is no account …
+    /// Fields that a later look at the service has found to differ, or [`InDoubt::EXISTENCE`] if there is no account.
     pub(super) found: InDoubt,
-    /// … and tags that differ.
+    /// Tags that it has found to differ.
     pub(super) found_tags: Vec<TagNumber>,
 }
 

@@ -222,7 +222,7 @@ fn carry_over_1(change: &Transaction) -> rusqlite::Result<()> {
 /// What a file holds.
 pub(super) enum FoundSchema {
     Nothing,
-    /// Of a version that can be read.
+    /// A state of a version that can be read.
     State(i64),
     Version(i64),
     Foreign,

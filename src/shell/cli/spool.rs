@@ -58,7 +58,7 @@ impl Drop for Begun {
 /// Who says which files are copies of ours.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner<'a> {
-    /// Of the run whose copy it is.
+    /// The lock of the run whose copy it is.
     pub(super) lock: &'a Lockfile,
     /// Whether the run's checkpoint knows the copy that has the name.
     pub(super) is_known: bool,

@@ -42,7 +42,7 @@ pub enum Success {
 /// The figures of a command.
 #[derive(Debug, Clone)]
 pub enum Figures {
-    /// Of an import or a sync.
+    /// The figures of an import or a sync.
     Rows(Box<Summary>),
     Verification(Box<Verified>),
 }

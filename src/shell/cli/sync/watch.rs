@@ -34,7 +34,7 @@ pub(super) struct SyncWatch {
     /// Size of the file.
     bytes: u64,
     limit: Option<u64>,
-    /// Of the calls that set tags.
+    /// The rate of the calls that set tags.
     profile_rate: Rate,
     /// Whether requests get through.
     pub(super) reach: Reach,
