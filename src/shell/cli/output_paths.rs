@@ -27,13 +27,13 @@ pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<RunPaths, Ex
     let own = paths.everything();
     let given = Some(file.as_path()).filter(|file| !input::is_stdin(file));
     let all = own.iter().chain(others).map(PathBuf::as_path).chain(given);
-    all_differ(all, "input, results, rejects, checkpoint and state must be different files")?;
-    own.iter().chain(others).try_for_each(|path| fits(path))?;
-    own.iter().try_for_each(|path| is_file(path, "--results, --rejects and --checkpoint name others"))?;
+    ensure_distinct(all, "input, results, rejects, checkpoint and state must be different files")?;
+    own.iter().chain(others).try_for_each(|path| ensure_name_fits(path))?;
+    own.iter().try_for_each(|path| ensure_file(path, "--results, --rejects and --checkpoint name others"))?;
     if !flags.dry_run {
-        takes_rows(Named::RESULTS, &paths.results)?;
-        takes_rows(Named::REJECTS, &paths.rejects)?;
-        can_be_written(Named::CHECKPOINT, &paths.checkpoint)?;
+        ensure_appendable(Named::RESULTS, &paths.results)?;
+        ensure_appendable(Named::REJECTS, &paths.rejects)?;
+        ensure_writable(Named::CHECKPOINT, &paths.checkpoint)?;
     }
     Ok(paths)
 }
@@ -48,7 +48,7 @@ pub(super) fn cannot_be_named_after(file: &Path) -> ExitMessage {
 const NAME_MAX: usize = 255;
 
 /// Refuses a name that is too long for a file; names derived from it are even longer.
-pub(super) fn fits(path: &Path) -> Result<(), ExitMessage> {
+pub(super) fn ensure_name_fits(path: &Path) -> Result<(), ExitMessage> {
     let name = path.file_name().unwrap_or_default();
     if name.len() <= NAME_MAX {
         return Ok(());
@@ -60,7 +60,7 @@ pub(super) fn fits(path: &Path) -> Result<(), ExitMessage> {
 }
 
 /// A path that a run appends to, replaces or cuts must be a regular file, if it exists.
-pub(super) fn is_file(path: &Path, hint: &str) -> Result<(), ExitMessage> {
+pub(super) fn ensure_file(path: &Path, hint: &str) -> Result<(), ExitMessage> {
     let Ok(stat) = std::fs::metadata(path) else { return Ok(()) };
     if stat.is_file() {
         Ok(())
@@ -80,7 +80,7 @@ pub(super) fn describe(kind: FileType) -> &'static str {
 }
 
 /// Refuses to replace a file that this command has not written: neither is it empty, nor does `is_own` know what is in it.
-pub(super) fn is_own(path: &Path, what: &str, is_own: impl FnOnce(&[u8]) -> bool, hint: &str) -> Result<(), ExitMessage> {
+pub(super) fn ensure_own(path: &Path, what: &str, is_own: impl FnOnce(&[u8]) -> bool, hint: &str) -> Result<(), ExitMessage> {
     if !std::fs::metadata(path).is_ok_and(|stat| stat.is_file() && stat.len() > 0) {
         return Ok(());
     }
@@ -92,7 +92,7 @@ pub(super) fn is_own(path: &Path, what: &str, is_own: impl FnOnce(&[u8]) -> bool
 }
 
 /// Refuses two names of the same file.
-pub(super) fn all_differ<'a>(names: impl Iterator<Item = &'a Path>, hint: &str) -> Result<(), ExitMessage> {
+pub(super) fn ensure_distinct<'a>(names: impl Iterator<Item = &'a Path>, hint: &str) -> Result<(), ExitMessage> {
     let mut names: Vec<PathBuf> = names.map(resolved).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -116,9 +116,9 @@ impl Named {
 }
 
 /// Refuses at the start a file that could not be created or replaced later. It leaves nothing behind.
-pub(super) fn can_be_written(named: Named, path: &Path) -> Result<(), ExitMessage> {
+pub(super) fn ensure_writable(named: Named, path: &Path) -> Result<(), ExitMessage> {
     let Named { what, flag } = named;
-    fits(path)?;
+    ensure_name_fits(path)?;
     if path.is_dir() {
         return Err(ExitMessage::yours(format!("the {what} {} is a folder", path.display()), format!("name a file with --{flag}")));
     }
@@ -127,20 +127,20 @@ pub(super) fn can_be_written(named: Named, path: &Path) -> Result<(), ExitMessag
             format!("there is no folder {} for the {what}", missing.display()),
             format!("make it, or correct --{flag}"),
         )),
-        None => folder_takes_files(named, path),
+        None => ensure_folder_takes_files(named, path),
     }
 }
 
 /// A file that rows are appended to must be writable, if it exists.
-fn takes_rows(named: Named, path: &Path) -> Result<(), ExitMessage> {
-    if path.exists() { denies(named, path, path, Access::WRITE_OK) } else { can_be_written(named, path) }
+fn ensure_appendable(named: Named, path: &Path) -> Result<(), ExitMessage> {
+    if path.exists() { ensure_access(named, path, path, Access::WRITE_OK) } else { ensure_writable(named, path) }
 }
 
 /// A file that is replaced or created needs a folder that this process may change, and that takes files at all: /proc doesn't.
-fn folder_takes_files(named: Named, path: &Path) -> Result<(), ExitMessage> {
+fn ensure_folder_takes_files(named: Named, path: &Path) -> Result<(), ExitMessage> {
     let file = resolved(path);
     let folder = folder_of(&file);
-    denies(named, path, folder, Access::WRITE_OK | Access::EXEC_OK)?;
+    ensure_access(named, path, folder, Access::WRITE_OK | Access::EXEC_OK)?;
     if is_anothers_in_shared_folder(&file, folder) {
         return Err(cannot_write(named, path, (&file, &ErrorKind::PermissionDenied.into())));
     }
@@ -160,7 +160,7 @@ fn is_anothers_in_shared_folder(file: &Path, folder: &Path) -> bool {
 }
 
 /// An error if `place` denies the access that `path` needs.
-pub(super) fn denies(named: Named, path: &Path, place: &Path, needed: Access) -> Result<(), ExitMessage> {
+pub(super) fn ensure_access(named: Named, path: &Path, place: &Path, needed: Access) -> Result<(), ExitMessage> {
     accessat(CWD, place, needed, AtFlags::EACCESS).map_err(|error| cannot_write(named, path, (place, &error.into())))
 }
 

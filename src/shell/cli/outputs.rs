@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, OFlags, makedev};
 
 use super::flags::ConnectionFlags;
-use super::output_paths::{Named, can_be_written, denies, describe, fits};
+use super::output_paths::{Named, describe, ensure_access, ensure_name_fits, ensure_writable};
 use crate::io::files::{aside, resolved};
 use crate::shell::exit::ExitMessage;
 
@@ -179,7 +179,7 @@ fn can_be_output(kind: OutputKind, path: &Path) -> Result<(), ExitMessage> {
     }
     match fs::metadata(path) {
         Ok(stat) if stat.is_file() => {}
-        Ok(stat) if besides == Besides::Streams && takes_text(path, &stat) => return denies(named, path, path, Access::WRITE_OK),
+        Ok(stat) if besides == Besides::Streams && takes_text(path, &stat) => return ensure_access(named, path, path, Access::WRITE_OK),
         Ok(stat) => return no_file(describe(stat.file_type())),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
         Err(error) => return Err(ExitMessage::yours(format!("cannot write the {} {}: {error}", named.what, path.display()), kind.takes())),
@@ -188,9 +188,9 @@ fn can_be_output(kind: OutputKind, path: &Path) -> Result<(), ExitMessage> {
         return no_file("the name of a folder");
     }
     if let Ok(made_as) = aside(path) {
-        fits(&made_as)?;
+        ensure_name_fits(&made_as)?;
     }
-    can_be_written(named, path)
+    ensure_writable(named, path)
 }
 
 /// Whether it is a pipe, a terminal, or `/dev/null`.

@@ -61,7 +61,7 @@ impl PageWatch {
         let counted = move || {
             // An input that can't be read as one is the run's to tell.
             if let Ok(rows) = Roster::of(&file, &format).and_then(Roster::count_rest) {
-                watch.update(|page, _| page.has_rows(rows));
+                watch.update(|page, _| page.set_rows(rows));
             }
         };
         // Without another thread the number stays unknown.

@@ -16,7 +16,7 @@ use super::access::{Remedies, cannot_use, why_denied};
 use super::atomic::{self, Readers};
 use super::command_line::{file_word, shell_word};
 use super::flags::{SandboxFlags, VariantFlag};
-use super::output_paths::is_own;
+use super::output_paths::ensure_own;
 use super::outputs::{NamedOutputs, OutputKind};
 use super::secret::read_secret;
 use super::signals::Received;
@@ -72,7 +72,7 @@ fn judge_env_file(flags: &SandboxFlags) -> Result<(), ExitMessage> {
     let Some(path) = flags.env_file.as_deref() else { return Ok(()) };
     let others = [&flags.secret_key_file, &flags.accounts, &flags.call_log].into_iter().flatten().cloned().collect();
     NamedOutputs::beside(others).and(OutputKind::ENVIRONMENT, Some(path)).judged().all_usable()?;
-    is_own(path, "an environment file of a sandbox", is_env_file, "name another file with --env-file")
+    ensure_own(path, "an environment file of a sandbox", is_env_file, "name another file with --env-file")
 }
 
 /// Whether a sandbox has written these settings: one of a real app has another endpoint.

@@ -19,7 +19,7 @@ use super::exit_messages::{aborted, busy, having_waited};
 use super::fd_limit::Keeps;
 use super::flags::{InputFlags, VerifyFlags};
 use super::lanes::dispatch_settings;
-use super::output_paths::{Named, all_differ, can_be_written, cannot_be_named_after, fits, is_file};
+use super::output_paths::{Named, cannot_be_named_after, ensure_distinct, ensure_file, ensure_name_fits, ensure_writable};
 use super::page::PageWatch;
 use super::reach::Reach;
 use super::settings::Connection;
@@ -140,7 +140,7 @@ impl VerifyRun<'_> {
         remedies::warn(&plan.shared);
         let ids = plan.to_ask;
         let page = self.page.clone();
-        page.update(|page, _| page.has_rows(plan.rows()));
+        page.update(|page, _| page.set_rows(plan.rows()));
         let profiles = if self.flags.profiles { ProfileComparison::Compared } else { ProfileComparison::Left };
         let verification = Verification::new(self.input.records()?, plan, profiles, files);
         let mut watched = self.reach.clone();
@@ -297,15 +297,15 @@ fn paths(flags: &VerifyFlags) -> Result<VerificationPaths, ExitMessage> {
     };
     let paths = VerificationPaths { results, repair };
     for own in [&paths.results, &paths.repair] {
-        is_file(own, "name another with --results or --repair")?;
-        fits(own)?;
+        ensure_file(own, "name another with --results or --repair")?;
+        ensure_name_fits(own)?;
     }
     // The results are made before the first request, the repair file with its first row.
-    can_be_written(Named::REPAIR, &paths.repair)?;
+    ensure_writable(Named::REPAIR, &paths.repair)?;
     let own = [Some(file).filter(|file| !input::is_stdin(file)), Some(&paths.results), Some(&paths.repair)];
     let of_state: Vec<PathBuf> = flags.state.iter().flat_map(|state| state::names(state)).collect();
     let all = own.into_iter().flatten().chain(&of_state).map(PathBuf::as_path);
-    all_differ(all, "input, results, repair file and state must be different files")?;
+    ensure_distinct(all, "input, results, repair file and state must be different files")?;
     Ok(paths)
 }
 

@@ -177,16 +177,16 @@ impl RunPage {
         self.series.note(now - self.began, &sample);
     }
 
-    /// How many rows the input has.
-    pub fn has_rows(&mut self, rows: u64) {
+    /// Sets how many rows the input has.
+    pub fn set_rows(&mut self, rows: u64) {
         self.rows_total = Some(rows);
         if let Figures::Verification(verified) = &mut self.figures {
             verified.rows = rows;
         }
     }
 
-    /// What a sync is going to do.
-    pub fn has_plan(&mut self, plan: PlanCounts) {
+    /// Sets what a sync is going to do.
+    pub fn set_plan(&mut self, plan: PlanCounts) {
         self.rows_total = Some(plan.records());
         if let Figures::Rows(summary) = &mut self.figures
             && let Some(sync) = &mut summary.sync
@@ -197,7 +197,7 @@ impl RunPage {
 
     /// What a sync goes on with that an earlier process has planned.
     pub fn resumes_plan(&mut self, plan: PlanCounts) {
-        self.has_plan(plan);
+        self.set_plan(plan);
         self.plan_origin = PlanOrigin::Earlier;
     }
 
@@ -206,8 +206,8 @@ impl RunPage {
         self.plan_origin == PlanOrigin::Earlier
     }
 
-    /// What the safety checks have found.
-    pub fn has_guards(&mut self, guards: Vec<Judged>) {
+    /// Sets what the safety checks have found.
+    pub fn set_guards(&mut self, guards: Vec<Judged>) {
         self.guards = guards;
     }
 

@@ -425,7 +425,7 @@ mod tests {
         let began = Instant::now();
         let mut page = RunPage::new(subject, Figures::of_no_import(Lane::Single), (began, SystemTime::UNIX_EPOCH));
         page.begins(Start::default(), OutcomeCounts::default(), began);
-        page.has_rows(1_000_000);
+        page.set_rows(1_000_000);
         let mut so_far = CallsSoFar::default();
         for second in 1..=seconds {
             so_far.stats.apis[Command::AccountImport].calls = second * 200 - second % 7;

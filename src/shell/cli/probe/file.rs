@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::io::files::resolved;
 use crate::shell::cli::flags::ProbeFlags;
-use crate::shell::cli::output_paths::is_own;
+use crate::shell::cli::output_paths::ensure_own;
 use crate::shell::cli::outputs::{NamedOutputs, OutputKind, read_for};
 use crate::shell::exit::ExitMessage;
 
@@ -18,7 +18,7 @@ const KEYS: [&str; 4] = ["exit_code", "outcome", "checks", "settings"];
 pub(super) fn judge(flags: &ProbeFlags) -> Result<(), ExitMessage> {
     let Some(path) = flags.json.as_deref().filter(|path| *path != Path::new("-")) else { return Ok(()) };
     NamedOutputs::beside(read_for(&flags.connection)).and(OutputKind::PROBE, Some(path)).judged().all_usable()?;
-    is_own(&resolved(path), "a probe's JSON object", is_probe, "name another file with --json")
+    ensure_own(&resolved(path), "a probe's JSON object", is_probe, "name another file with --json")
 }
 
 fn is_probe(bytes: &[u8]) -> bool {

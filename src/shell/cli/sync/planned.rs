@@ -22,8 +22,8 @@ use crate::shell::terminal::print_stderr;
 pub(super) fn tell_and_guard(job: &SyncJob, plan: &mut SyncPlan) -> Result<(), Ended> {
     let tripped = plan.tripped_guards(&job.guard_limits);
     job.page.update(|page, _| {
-        page.has_plan(plan.counts());
-        page.has_guards(plan.guard_report(&job.guard_limits));
+        page.set_plan(plan.counts());
+        page.set_guards(plan.guard_report(&job.guard_limits));
     });
     write_plan(job, plan)?;
     let ends_here = job.intent == Intent::DryRun || !tripped.is_empty();
