@@ -2,6 +2,7 @@
 
 mod beside;
 mod cli;
+pub(crate) mod import_settings;
 pub(crate) mod line;
 pub(crate) mod packed;
 pub(crate) mod ports;

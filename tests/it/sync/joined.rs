@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -10,19 +9,18 @@ use std::time::{Duration, SystemTime};
 
 use chatlift::domain::account::{Account, UserId};
 use chatlift::domain::answer::{AccountStatus, Answer, Item, Presence, Profile};
-use chatlift::domain::command::{Command, PerCommand};
+use chatlift::domain::command::Command;
 use chatlift::domain::guard::{Bound, GuardLimits, Percent, Tripped};
 use chatlift::domain::tag::{Tag, TagValue};
 use chatlift::domain::target::Target;
-use chatlift::domain::verdict::{CallOutcome, SuccessSeen};
-use chatlift::flow::dispatch::{DispatchSettings, Known, SchedulerLimits};
-use chatlift::flow::import::{ImportEnd, ImportScope, ImportSettings, Lane, OnBatchFailure, WindowLimits};
+use chatlift::domain::verdict::CallOutcome;
+use chatlift::flow::dispatch::DispatchSettings;
+use chatlift::flow::import::{ImportEnd, ImportSettings, Lane, OnBatchFailure};
 use chatlift::flow::sync::{
     self, Dependencies, Intent, Locks, MissingPolicy, MissingRules, Observer, Prepared, Setup, SyncInput, SyncProgress,
 };
 use chatlift::io::api::usersig::{Credential, Signer};
 use chatlift::io::files::lock::Lockfile;
-use chatlift::io::gate::{self, Rate};
 use chatlift::io::journal::disk::OsDisk;
 use chatlift::io::journal::paths::{GivenPaths, RunPaths};
 use chatlift::io::journal::{self, Restart};
@@ -33,6 +31,7 @@ use tokio::time::Instant;
 
 use super::export_model::Accounts;
 use super::memory_service::{MemoryService, Serves};
+use crate::support::import_settings::import_settings;
 
 const SECOND: Duration = Duration::from_secs(1);
 const LATENCY: Duration = Duration::from_millis(20);
@@ -259,23 +258,8 @@ pub(super) fn setup(folder: &Path, now: &Rc<Cell<SystemTime>>, observer: impl Ob
 }
 
 pub(super) fn settings(lane: Lane) -> ImportSettings {
-    ImportSettings {
-        dispatch: DispatchSettings {
-            rates: PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(100).unwrap())),
-            gates: gate::GateSettings::default(),
-            limits: SchedulerLimits { max_attempts: 5, in_flight: 256 },
-            known: Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet },
-            max_outage: SECOND,
-            progress_every: SECOND,
-        },
-        lane,
-        scope: ImportScope::Everything,
-        window: WindowLimits { records: 65_536, bytes: 24 << 20 },
-        limit: None,
-        rows_done: 0,
-        commit_every: SECOND,
-        commit_rows: 1_000,
-    }
+    let usual = import_settings(lane, 100);
+    ImportSettings { dispatch: DispatchSettings { max_outage: SECOND, progress_every: SECOND, ..usual.dispatch }, ..usual }
 }
 
 /// No signal comes, and the retries are half as late as they may be.

@@ -7,26 +7,24 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use chatlift::domain::account::{Account, Suspects, UserId};
+use chatlift::domain::account::{Account, Suspects};
 use chatlift::domain::call_stats::{CallStats, RunPhase};
 use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::outcome::{OutcomeCounts, RowOutcome};
 use chatlift::domain::position::InputPosition;
 use chatlift::domain::tag::{Tag, TagItem, TagValue};
-use chatlift::domain::verdict::SuccessSeen;
-use chatlift::flow::dispatch::{Clocks, DispatchDependencies, DispatchSettings, Known, SchedulerLimits};
-use chatlift::flow::import::{
-    self, ImportEnd, ImportEnds, ImportProgress, ImportScope, ImportSettings, Lane, OnBatchFailure, WindowLimits,
-};
+use chatlift::flow::dispatch::{Clocks, DispatchDependencies};
+use chatlift::flow::import::{self, ImportEnd, ImportEnds, ImportProgress, ImportSettings, Lane, OnBatchFailure, WindowLimits};
 use chatlift::io::api::usersig::{Credential, Signer};
-use chatlift::io::gate::{self, Rate};
+use chatlift::io::gate::Rate;
 use chatlift::io::journal::OutcomeSink;
 use chatlift::io::roster::Record;
 use futures_util::StreamExt;
 use futures_util::stream::LocalBoxStream;
 use tokio::time::Instant;
 
-use super::{SECOND, Service};
+use super::Service;
+use crate::support::import_settings::import_settings;
 
 /// Results that the batch lane may hold back, by contract.
 pub(in crate::flow) const WINDOW_RECORDS: usize = 131_072;
@@ -100,23 +98,7 @@ impl World {
         let began = Instant::now();
         Self {
             records,
-            settings: ImportSettings {
-                dispatch: DispatchSettings {
-                    rates: PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(200).unwrap())),
-                    gates: gate::GateSettings::default(),
-                    limits: SchedulerLimits { max_attempts: 5, in_flight: 256 },
-                    known: Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet },
-                    max_outage: Duration::from_secs(6 * 3_600),
-                    progress_every: Duration::from_millis(250),
-                },
-                lane: Lane::Single,
-                scope: ImportScope::Everything,
-                window: WindowLimits { records: 65_536, bytes: 24 << 20 },
-                limit: None,
-                rows_done: 0,
-                commit_every: SECOND,
-                commit_rows: 1_000,
-            },
+            settings: import_settings(Lane::Single, 200),
             signals: futures_util::stream::pending().boxed_local(),
             tell: Box::new(|_| ()),
             wall: Box::new(move || UNIX_EPOCH + Duration::from_secs(1_800_000_000) + began.elapsed()),
