@@ -107,7 +107,7 @@ async fn accept(listener: TcpListener, serving: Serving) -> Infallible {
 async fn connection(stream: TcpStream, serving: Serving, is_crowded: Arc<AtomicBool>) {
     let request_max = serving.request_max;
     let reset = Arc::new(AtomicBool::new(false));
-    let first_byte = FirstByte::default();
+    let first_byte = FirstByte::of(&stream);
     let wire = ResettableStream { stream, reset: Arc::clone(&reset), first_byte: first_byte.clone() };
     let respond = service_fn(move |request| {
         let answer = respond(request, first_byte.arrived(), serving.clone(), Arc::clone(&reset));
@@ -326,12 +326,8 @@ impl Drop for ResettableStream {
 
 impl AsyncRead for ResettableStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.first_byte.note_bytes(Instant::now());
-        }
-        read
+        let Self { stream, first_byte, .. } = &mut *self;
+        first_byte.poll_read(stream, context, buffer)
     }
 }
 

@@ -6,27 +6,34 @@ use std::time::Duration;
 /// The length of a window. Two requests exactly this far apart are not in the same second.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// The requests of the last second.
+/// How much earlier than the latest request one may be that is added after it. Chosen: longer than a busy machine stands still.
+const LATE: Duration = Duration::from_secs(1);
+
+/// The requests of the last second, and of one more for those that are added late.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SlidingSecond {
-    /// Arrival times in order; as many as arrive in one second.
+    /// Arrival times in order.
     times: VecDeque<Duration>,
 }
 
 impl SlidingSecond {
-    /// The number of requests in the second that ends now.
-    pub(super) fn count(&mut self, now: Duration) -> usize {
-        while self.times.front().is_some_and(|&oldest| oldest + WINDOW <= now) {
-            self.times.pop_front();
-        }
-        self.times.len()
+    /// The number of requests in the second that ends now, or later.
+    pub(super) fn count(&self, now: Duration) -> usize {
+        self.times.len() - self.times.partition_point(|&at| at + WINDOW <= now)
     }
 
-    /// Adds a request that arrives now and returns the count with it. A time before the previous request's is replaced by that one.
-    pub(super) fn add(&mut self, now: Duration) -> usize {
-        let now = self.times.back().map_or(now, |&last| last.max(now));
-        self.times.push_back(now);
-        self.count(now)
+    /// Adds a request that arrived at `at`, and returns the most of them in a second that it is in.
+    pub(super) fn add(&mut self, at: Duration) -> usize {
+        let place = self.times.partition_point(|&other| other <= at);
+        self.times.insert(place, at);
+        let latest = self.times.back().copied().unwrap_or(at);
+        while self.times.front().is_some_and(|&oldest| oldest + WINDOW + LATE <= latest) {
+            self.times.pop_front();
+        }
+        let place = self.times.partition_point(|&other| other < at);
+        let ends = self.times.iter().enumerate().skip(place).take_while(|(_, end)| **end < at + WINDOW);
+        let most = ends.map(|(last, end)| last + 1 - self.times.partition_point(|&other| other + WINDOW <= *end)).max();
+        most.unwrap_or(1)
     }
 }
 
@@ -46,5 +53,10 @@ mod tests {
         check(1_500, 4);
         check(1_400, 5);
         check(10_000, 1);
+        // One that is added late counts in each second that it is in.
+        check(9_500, 2);
+        check(9_001, 3);
+        check(9_000, 3);
+        check(10_499, 3);
     }
 }

@@ -506,3 +506,30 @@ async fn a_request_counts_from_its_first_byte() {
     let (counted, real) = (arrivals[1].checked_sub(arrivals[0]).unwrap(), begun[1] - begun[0]);
     assert!(counted.abs_diff(real) < pause / 4, "{counted:?} apart, really {real:?}");
 }
+
+/// The sandbox is kept from reading by a lock that the test holds, as by a machine that does something else.
+#[test]
+fn a_busy_sandbox_counts_when_requests_came() {
+    use std::io::{Read, Write};
+    let sandbox = Sandbox::start(SandboxSettings { arrivals_kept: 10, ..settings() }).unwrap();
+    let mut streams = [0, 1, 2].map(|_| std::net::TcpStream::connect(sandbox.address()).unwrap());
+    let (target, host, apart) = (target(wire::ACCOUNT_IMPORT), sandbox.address(), Duration::from_millis(150));
+    let request = format!("POST {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\n{{}}");
+    let lock = locked(&sandbox.service);
+    for stream in &mut streams {
+        stream.write_all(request.as_bytes()).unwrap();
+        let next = std::time::Instant::now() + apart;
+        while std::time::Instant::now() < next {
+            std::thread::park_timeout(next.saturating_duration_since(std::time::Instant::now()));
+        }
+    }
+    drop(lock);
+    for stream in &mut streams {
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+    }
+    let arrivals = sandbox.audit().of(Command::AccountImport).arrivals.clone();
+    for pair in arrivals.windows(2) {
+        let seen = pair[1].checked_sub(pair[0]).unwrap();
+        assert!(seen >= apart.mul_f64(0.9), "they came {apart:?} apart: {arrivals:?}");
+    }
+}

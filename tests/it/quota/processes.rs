@@ -13,11 +13,11 @@ use crate::support::{CliFixture, KEY, Running, eventually, passes};
 /// More rows than a test can import.
 const ROWS: u64 = 50_000;
 pub(super) const LIMIT: usize = 200;
-/// The length of a second when a busy machine's server reads some requests late, by up to a tenth of one. The contract says a whole
-/// second. That does not hold on a machine that is busy with other tests: on 2 cores at a load of 5 to 15 the sandbox, which stands still
-/// for up to 150 ms there, saw 201 in one of 42 tests and 205 in another, while the kernel's own times of the packets were never more than
-/// 200 in a second. The measurement below judges by the whole second, and so do the books on a clock of their own.
-const SECOND_SEEN: Duration = Duration::from_millis(900);
+/// The length of a second in tests beside others. The contract says a whole one, and the measurement below judges by it, as do the books
+/// on a clock of their own. The sandbox has the arrivals from the kernel, but two clocks tell it how long ago that was. On 2 cores at a
+/// load of up to 19 it saw 201 in a second in one of 98 cases.
+const SECOND_SEEN: Duration = Duration::from_millis(980);
+const SECOND: Duration = Duration::from_secs(1);
 /// Attempts at a measurement. Chosen: a machine that is busy with other tests stalls processes for longer than a lease lasts.
 const ATTEMPTS: usize = 3;
 
@@ -82,7 +82,7 @@ impl Service {
 
     /// The requests around the fullest second, for whoever looks into a failure: tenths of a second, and where none came for long.
     fn around_the_fullest(&self) -> String {
-        let (most, from) = self.most_in(Duration::from_secs(1));
+        let (most, from) = self.most_in(SECOND);
         let (arrivals, tenth, long) = (self.arrivals(), Duration::from_millis(100), Duration::from_millis(25));
         let begin = from.saturating_sub(2 * tenth);
         let tenths: Vec<usize> = (0..14).map(|number| self.arrivals_in(begin + number * tenth, begin + (number + 1) * tenth)).collect();
@@ -166,7 +166,7 @@ fn measured_with_three_processes_near_and_far() {
         let (service, benches) = (Service::new(), benches::<4>());
         let line = Line::new(store.port(), Duration::from_millis(delay));
         let url = if delay == 0 { store.url() } else { line.url() };
-        let (mut parts, second) = (Vec::new(), Duration::from_secs(1));
+        let (mut parts, second) = (Vec::new(), SECOND);
         let [one, two, three] = [0, 1, 2].map(|number| start(&benches[number], &service, &url));
         service.gets(2 * LIMIT);
         parts.push(("three", service.uses_in(8 * second)));
