@@ -17,8 +17,8 @@ use crate::io::files::{folder_of, resolved};
 use crate::io::journal::paths::RunPaths;
 use crate::shell::exit::ExitMessage;
 
-/// The paths of the run's files. No two of them, nor one of `others`, may be the same file.
-pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<RunPaths, ExitMessage> {
+/// The paths of the run's files. No two of them, nor one of a state's, may be the same file.
+pub(super) fn paths(flags: &RunFlags, of_state: &[PathBuf]) -> Result<RunPaths, ExitMessage> {
     let file = &flags.input.file;
     if input::is_stream(file) && flags.files.results.is_none() {
         return Err(cannot_be_named_after(file));
@@ -26,10 +26,11 @@ pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<RunPaths, Ex
     let paths = flags.files.paths(file);
     let own = paths.everything();
     let given = Some(file.as_path()).filter(|file| !input::is_stdin(file));
-    let all = own.iter().chain(others).map(PathBuf::as_path).chain(given);
+    let all = own.iter().chain(of_state).map(PathBuf::as_path).chain(given);
     ensure_distinct(all, "input, results, rejects, checkpoint and state must be different files")?;
-    own.iter().chain(others).try_for_each(|path| ensure_name_fits(path))?;
+    own.iter().chain(of_state).try_for_each(|path| ensure_name_fits(path))?;
     own.iter().try_for_each(|path| ensure_file(path, "--results, --rejects and --checkpoint name others"))?;
+    of_state.iter().try_for_each(|path| ensure_no_stream(path))?;
     if !flags.dry_run {
         ensure_appendable(Named::RESULTS, &paths.results)?;
         ensure_appendable(Named::REJECTS, &paths.rejects)?;
@@ -66,6 +67,17 @@ pub(super) fn ensure_file(path: &Path, hint: &str) -> Result<(), ExitMessage> {
         Ok(())
     } else {
         Err(ExitMessage::yours(format!("{} is {}, not a file", path.display(), describe(stat.file_type())), hint))
+    }
+}
+
+/// Refuses a pipe or a device as a state: opening it would wait, and no signal ends that. What else is no state is told by who opens it.
+pub(super) fn ensure_no_stream(state: &Path) -> Result<(), ExitMessage> {
+    match std::fs::metadata(state) {
+        Ok(stat) if !stat.is_file() && !stat.is_dir() => Err(ExitMessage::yours(
+            format!("{} is no state of chatlift: it is {}", state.display(), describe(stat.file_type())),
+            "name a file; sync and import make one with --state",
+        )),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -16,7 +16,7 @@ use super::access::{Remedies, cannot_use, why_denied};
 use super::atomic::{self, Readers};
 use super::command_line::{file_word, shell_word};
 use super::flags::{SandboxFlags, VariantFlag};
-use super::output_paths::ensure_own;
+use super::output_paths::{ensure_file, ensure_own};
 use super::outputs::{NamedOutputs, OutputKind};
 use super::secret::read_secret;
 use super::signals::Received;
@@ -44,7 +44,7 @@ pub(super) fn run(flags: &SandboxFlags) -> ExitMessage {
 
 fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
     fd_limit::make_room_to_serve();
-    judge_env_file(flags)?;
+    judge_files(flags)?;
     let settings = settings(flags)?;
     let usage = Usage { flags, settings: settings.clone() };
     let files =
@@ -67,8 +67,12 @@ fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
     Ok(ExitMessage { exit, ..ExitMessage::done(told(&sandbox.audit())) })
 }
 
-/// Refuses an environment file that is somebody's, or that can't be written.
-fn judge_env_file(flags: &SandboxFlags) -> Result<(), ExitMessage> {
+/// Refuses files that are read or written again and again and are none, such as a pipe, and an environment file that is somebody's or that
+/// can't be written.
+fn judge_files(flags: &SandboxFlags) -> Result<(), ExitMessage> {
+    for (flag, path) in [("accounts", &flags.accounts), ("call-log", &flags.call_log)] {
+        path.as_deref().map_or(Ok(()), |path| ensure_file(path, &format!("name a file with --{flag}")))?;
+    }
     let Some(path) = flags.env_file.as_deref() else { return Ok(()) };
     let others = [&flags.secret_key_file, &flags.accounts, &flags.call_log].into_iter().flatten().cloned().collect();
     NamedOutputs::beside(others).and(OutputKind::ENVIRONMENT, Some(path)).judged().all_usable()?;

@@ -19,7 +19,9 @@ use super::exit_messages::{aborted, busy, having_waited};
 use super::fd_limit::Keeps;
 use super::flags::{InputFlags, VerifyFlags};
 use super::lanes::dispatch_settings;
-use super::output_paths::{Named, cannot_be_named_after, ensure_distinct, ensure_file, ensure_name_fits, ensure_writable};
+use super::output_paths::{
+    Named, cannot_be_named_after, ensure_distinct, ensure_file, ensure_name_fits, ensure_no_stream, ensure_writable,
+};
 use super::page::PageWatch;
 use super::reach::Reach;
 use super::settings::Connection;
@@ -304,6 +306,7 @@ fn paths(flags: &VerifyFlags) -> Result<VerificationPaths, ExitMessage> {
     ensure_writable(Named::REPAIR, &paths.repair)?;
     let own = [Some(file).filter(|file| !input::is_stdin(file)), Some(&paths.results), Some(&paths.repair)];
     let of_state: Vec<PathBuf> = flags.state.iter().flat_map(|state| state::names(state)).collect();
+    of_state.iter().try_for_each(|path| ensure_no_stream(path))?;
     let all = own.into_iter().flatten().chain(&of_state).map(PathBuf::as_path);
     ensure_distinct(all, "input, results, repair file and state must be different files")?;
     Ok(paths)

@@ -211,6 +211,37 @@ fn what_probe_and_sandbox_write_is_judged_in_the_same_way() {
     assert!(run.stdout.contains("\"exit_code\": 0"), "{}", run.stdout);
 }
 
+/// They would be waited for, or read without an end.
+#[test]
+fn the_sandbox_keeps_its_accounts_and_its_log_in_files_alone() {
+    let bench = CliFixture::new();
+    let pipe = bench.outside("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    for flag in ["--accounts", "--call-log"] {
+        for (place, words) in [(pipe.to_str().unwrap(), "is a pipe"), ("/dev/full", "is a device"), (".", "is a folder")] {
+            bench.call(&["sandbox", "--run", "true", flag, place]).run().exits(2).because(words).hints(flag);
+        }
+    }
+}
+
+/// A pipe would be waited for, by a process that no signal ends.
+#[test]
+fn a_state_is_no_pipe_and_no_device() {
+    let bench = CliFixture::with_users(1);
+    let pipe = bench.outside("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    for (place, words) in [(pipe.to_str().unwrap(), "it is a pipe"), ("/dev/full", "it is a device")] {
+        for command in ["import", "sync", "verify"] {
+            bench.call(&[command, "users.csv", "--sandbox", "--state", place]).run().exits(2).because(words).hints("--state");
+        }
+        bench.call(&["sync", "users.csv", "--sandbox", "--dry-run", "--state", place]).run().exits(2).because(words);
+        for what in [&[][..], &["export"], &["forget", "a"]] {
+            bench.call(&["state", place]).args(what).run().exits(2).because(words);
+        }
+    }
+    assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["users.csv"]);
+}
+
 /// The files that a run goes on with can't be made there either.
 #[test]
 fn results_and_state_in_a_place_that_takes_no_files_are_refused() {
