@@ -21,6 +21,7 @@ pub mod lookalike;
 pub mod oddity;
 pub mod op;
 pub mod outcome;
+pub mod planned_work;
 pub mod position;
 pub mod profile;
 pub mod refusals;

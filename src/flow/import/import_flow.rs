@@ -244,7 +244,8 @@ where
 
     fn report(&mut self, requests: dispatch::Progress) {
         let offset = self.settled.map(|settled| settled.offset);
-        (self.on_progress)(&ImportProgress { requests, counts: self.counts, rows_waiting: self.workload.rows_waiting(), offset });
+        let rows_waiting = self.workload.rows_waiting();
+        (self.on_progress)(&ImportProgress { requests, counts: self.counts, rows_waiting, offset, planned: None });
     }
 }
 

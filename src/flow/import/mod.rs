@@ -25,6 +25,7 @@ use crate::domain::call_stats::CallStats;
 pub use crate::domain::call_stats::RunPhase;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::outcome::{RowOutcome, Status};
+use crate::domain::planned_work::PlanProgress;
 use crate::domain::position::{FileStat, InputPosition, SourceFile};
 use crate::domain::tag::TagItem;
 use crate::domain::target::Target;
@@ -161,6 +162,8 @@ pub struct ImportProgress {
     pub rows_waiting: u64,
     /// Byte offset in the input up to which all is settled.
     pub offset: Option<u64>,
+    /// How far the plan is, rows that wait included; `None` where there is none.
+    pub planned: Option<PlanProgress>,
 }
 
 /// How the run ended.

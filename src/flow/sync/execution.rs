@@ -15,11 +15,14 @@ use crate::domain::call_stats::CallStats;
 use crate::domain::change::{Op, Ops, PlanCounts, Wait, milliseconds};
 use crate::domain::halt_reason::HaltReason;
 use crate::domain::outcome::OutcomeCounts;
+use crate::domain::planned_work::PlanWalk;
 use crate::domain::position::InputPosition;
 use crate::domain::verdict::SuccessSeen;
 use crate::flow::calls::{self, CallsFailed};
 use crate::flow::dispatch::{AbortCause, Clocks, DispatchDependencies, DispatchSettings, Known, Progress};
-use crate::flow::import::{self, ImportEnd, ImportEnds, ImportFailed, ImportOutcome, ImportSettings, ImportedRows, Lane, SendOutcomes};
+use crate::flow::import::{
+    self, ImportEnd, ImportEnds, ImportFailed, ImportOutcome, ImportProgress, ImportSettings, ImportedRows, Lane, SendOutcomes,
+};
 use crate::io::api::Api;
 use crate::io::api::usersig::Signer;
 use crate::io::files::atomic::{AtomicFile, Readers};
@@ -106,7 +109,7 @@ impl Ready {
         if journal.is_ok() || journal::read_checkpoint(&OsDisk, &setup.paths).is_some_and(|checkpoint| checkpoint.work == work) {
             locks.state.keep();
             let InputPosition { rows, offset, .. } = journal.as_ref().map_or(InputPosition::START, Journal::settled);
-            setup.observe(SyncProgress::Begun { rows_done: rows, offset })?;
+            setup.observe(SyncProgress::Begun { rows_settled: rows, offset })?;
         }
         let journal = journal?;
         let mut state = StateDb::open(&setup.state)?;
@@ -213,13 +216,15 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
         let input = RunInput { stat: setup.input.stat, ..open_run.input };
         let (send_intent_up_to, ahead) = (open_run.send_intent_up_to, dependencies.ahead.unwrap_or(by_lane));
         let (tags, original) = (open_run.tags.clone(), setup.input.original.clone());
+        let mut walk = PlanWalk::new((Rc::clone(&ops), start.rows), &tags, setup.limit);
         let planned = FeedPlan { ops, tags, input, send_intent_up_to, ahead, limit: setup.limit, original };
         let observer = Rc::clone(&setup.observer);
         let ends = ImportEnds {
             records: PlannedRecords::new(roster, setup.input.file.clone(), StateDb::open(&setup.state)?, planned, self.wall()),
             sink: SyncOutcomeSink(journal),
             on_progress: Box::new(move |progress| {
-                let _ = observer.borrow_mut().on(SyncProgress::Sending(progress));
+                let planned = Some(walk.after(progress.counts.rows() + progress.rows_waiting));
+                let _ = observer.borrow_mut().on(SyncProgress::Sending(&ImportProgress { planned, ..progress.clone() }));
             }),
         };
         Ok(import::run(self.engine(), ends, settings).await)

@@ -33,8 +33,8 @@ pub enum SyncProgress<'a> {
     Committed,
     /// The run has its checkpoint, so an unfinished one is resumed; requests follow.
     Begun {
-        /// Rows that earlier processes settled, and where in the file this one begins.
-        rows_done: u64,
+        /// Rows that earlier processes settled, unchanged ones included, and where in the file this one begins.
+        rows_settled: u64,
         offset: u64,
     },
     Sending(&'a ImportProgress),

@@ -269,10 +269,16 @@ impl fmt::Display for StatusReport<'_> {
         let OutcomeCounts { imported, failed, invalid, superseded, .. } = self.checkpoint.counts;
         let how = if self.is_finished() { "finished" } else { "unfinished" };
         writeln!(f, "run         {} into {}, {how}", self.command(), self.checkpoint.target)?;
-        let settled = counted(self.checkpoint.settled.rows, "row");
+        // Each of these has its result; unchanged rows of a sync have none.
+        let processed = self.checkpoint.counts.rows();
+        let unchanged = match self.checkpoint.settled.rows.saturating_sub(processed) {
+            0 => String::new(),
+            rows => format!("; {} unchanged", count(rows)),
+        };
         let superseded = if superseded > 0 { format!(", {} superseded", count(superseded)) } else { String::new() };
         let (imported, failed, invalid) = (count(imported), count(failed), count(invalid));
-        writeln!(f, "processed   {settled}: {imported} imported, {failed} failed, {invalid} invalid{superseded}")?;
+        let processed = counted(processed, "row");
+        writeln!(f, "processed   {processed}: {imported} imported, {failed} failed, {invalid} invalid{superseded}{unchanged}")?;
         let changed = match self.change {
             ChangeSeen::None => "",
             ChangeSeen::Behind => "; the file has changed since, behind the processed rows",

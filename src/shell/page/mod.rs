@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::exit::{Exit, ExitMessage};
 use super::screen::end_summary::{EndSummary, Figures};
-use super::screen::progress::{RecentPace, Start, time_left};
+use super::screen::progress::{Forecast, Start};
 use crate::domain::call_stats::{CallStats, CallsSoFar, RunPhase};
 use crate::domain::change::PlanCounts;
 use crate::domain::comparison::FindingCounts;
@@ -122,7 +122,7 @@ pub struct RunPage {
     doing: String,
     awaits: Awaits,
     left: Option<Duration>,
-    pace: RecentPace,
+    forecast: Forecast,
     start: Start,
     before: OutcomeCounts,
     rows_done: u64,
@@ -155,7 +155,7 @@ impl RunPage {
             doing: "reading the input".to_owned(),
             awaits: Awaits::Service,
             left: None,
-            pace: RecentPace::new(began),
+            forecast: Forecast::new(began),
             start: Start::default(),
             before: OutcomeCounts::default(),
             rows_done: 0,
@@ -214,11 +214,11 @@ impl RunPage {
     /// Requests are about to leave; earlier processes of the run came to `before`.
     pub fn begins(&mut self, start: Start, before: OutcomeCounts, now: Instant) {
         (self.start, self.before, self.rows_done) = (start, before, start.rows_done);
-        (self.pace, self.rows_waiting) = (RecentPace::new(now), 0);
+        (self.forecast, self.rows_waiting) = (Forecast::new(now), 0);
         let sample = RunMoment { phase: PhaseKind::Planning, rows: self.rows_done, calls: None };
         self.series.note(now - self.began, &sample);
         if let Figures::Rows(summary) = &mut self.figures {
-            (summary.resumed_at_row, summary.counts) = (start.rows_done, before);
+            (summary.resumed_at_row, summary.counts) = (start.rows_settled, before);
         }
     }
 
@@ -227,9 +227,7 @@ impl RunPage {
         let now = progress.requests.at;
         self.rows_done = self.start.rows_done + progress.counts.rows();
         self.rows_waiting = progress.rows_waiting;
-        self.pace.note(progress.requests.calls, now);
-        let pace = self.pace.calls_per_s(progress.requests.calls, now);
-        self.left = pace.and_then(|pace| time_left(progress, self.start, pace));
+        self.left = self.forecast.left(progress, self.start, now);
         self.notes(&progress.requests);
         let traffic = self.traffic();
         if let Figures::Rows(summary) = &mut self.figures {
@@ -242,10 +240,7 @@ impl RunPage {
         let now = progress.at;
         (self.rows_done, self.rows_waiting, self.ids) = (counts.asked(), waiting, Some(ids));
         let answered = self.rows_done + waiting;
-        self.pace.note(answered, now);
-        let pace = self.pace.calls_per_s(answered, now).filter(|pace| *pace > 0.0);
-        let rest = ids.saturating_sub(answered) as f64;
-        self.left = pace.and_then(|pace| Duration::try_from_secs_f64(rest / pace).ok());
+        self.left = self.forecast.left_of((answered, ids.saturating_sub(answered)), &progress.phase, now);
         self.notes(progress);
         let traffic = self.traffic();
         if let Figures::Verification(verified) = &mut self.figures {
@@ -323,9 +318,13 @@ impl RunPage {
         last
     }
 
-    /// How many rows, or UserIDs, there are to be done.
+    /// How many rows, or UserIDs, there are to be done. Unchanged rows of a sync get no result.
     fn to_do(&self) -> Option<u64> {
-        self.ids.or(self.rows_total)
+        let unchanged = match &self.figures {
+            Figures::Rows(summary) => summary.sync.as_ref().map_or(0, |sync| sync.plan.unchanged),
+            Figures::Verification(_) => 0,
+        };
+        self.ids.or_else(|| Some(self.rows_total?.saturating_sub(unchanged)))
     }
 
     /// How many rows were rejected.

@@ -69,7 +69,7 @@ pub(super) fn text(page: &RunPage, now: Instant) -> String {
         let is_now = page.end.is_none() && page.phase == phase;
         out.sample("chatlift_phase", Some(("phase", phase.name())), f64::from(u8::from(is_now)));
     }
-    out.gauge("chatlift_rows_done", "Rows that have their outcome.", page.rows_done as f64);
+    out.gauge("chatlift_rows_done", "Rows that have their result. Unchanged rows of a sync get none.", page.rows_done as f64);
     out.gauge("chatlift_rows_waiting", "Rows that have their outcome, too, but wait for an earlier row.", page.rows_waiting as f64);
     if let Some(quota) = figures.traffic().quota {
         out.gauge("chatlift_quota_runs", "Runs that share the limit now.", quota.processes as f64);

@@ -445,6 +445,7 @@ mod tests {
                 counts,
                 rows_waiting: 0,
                 offset: None,
+                planned: None,
             };
             page.sends(&progress);
         }

@@ -3,6 +3,7 @@
 //!
 //! The caller passes each `Progress` and the time. This module reads no clock, and it cannot affect the run.
 
+mod forecast;
 mod pace;
 mod view;
 
@@ -14,9 +15,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use crate::flow::import::{ImportProgress, RunPhase};
-pub(crate) use pace::RecentPace;
+pub(crate) use forecast::Forecast;
+use pace::RecentPace;
 use view::ProgressWords;
-pub(crate) use view::{done_words, quota_words, state, time_left};
+pub(crate) use view::{done_words, quota_words, state};
 
 /// Without a terminal, one line is written this often. Chosen: the log of a night stays readable.
 pub(super) const LINE_EVERY: Duration = Duration::from_secs(60);
@@ -38,8 +40,10 @@ pub enum Wanted {
 /// Where this process started, and how much there is to do.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Start {
-    /// Rows that earlier processes processed.
+    /// Rows for which earlier processes wrote a result.
     pub rows_done: u64,
+    /// Rows that were settled when this process started: those with a result, and in a sync the unchanged ones among them, too.
+    pub rows_settled: u64,
     /// Byte offset in the input at which this process started.
     pub offset: u64,
     /// Size of the input in bytes, if it is known.
@@ -54,6 +58,7 @@ pub struct ProgressReporter {
     display: Display,
     start: Start,
     pace: RecentPace,
+    forecast: Forecast,
 }
 
 /// How progress is shown.
@@ -76,14 +81,14 @@ impl ProgressReporter {
     }
 
     fn new(display: Display, start: Start, now: Instant) -> Self {
-        Self { display, start, pace: RecentPace::new(now) }
+        Self { display, start, pace: RecentPace::new(now), forecast: Forecast::new(now) }
     }
 
     /// Shows the state of the run if an update is due.
     pub fn tell(&mut self, progress: &ImportProgress, now: Instant) {
         self.pace.note(progress.requests.calls, now);
-        let (recent, mean) = (self.pace.calls_per_s(progress.requests.calls, now), self.pace.mean_per_s(progress.requests.calls, now));
-        let view = ProgressWords::new(progress, self.start, (recent, mean));
+        let (left, mean) = (self.forecast.left(progress, self.start, now), self.pace.mean_per_s(progress.requests.calls, now));
+        let view = ProgressWords::new(progress, self.start, (left, mean));
         match &mut self.display {
             Display::Bar(bar) => bar.draw(&view),
             Display::Lines(lines) => lines.write_if_due(&view, now),
@@ -109,7 +114,7 @@ impl Bar {
         if let Some(bar) = &self.drawn {
             return show(bar, view);
         }
-        let bar = hidden_bar(view.start.input_bytes);
+        let bar = hidden_bar(view.extent().map(|(_, length)| length));
         show(&bar, view);
         self.drawn.insert(self.bars.add(bar)).tick();
     }
@@ -132,7 +137,7 @@ pub(super) fn hidden_bar(length: Option<u64>) -> ProgressBar {
 }
 
 fn show(bar: &ProgressBar, view: &ProgressWords<'_>) {
-    bar.set_position(view.offset());
+    bar.set_position(view.extent().map_or(0, |(position, _)| position));
     bar.set_prefix(view.headline());
     bar.set_message(view.detail());
     bar.tick();
@@ -179,7 +184,7 @@ mod tests {
 
     const TICK: Duration = Duration::from_millis(250);
 
-    fn snapshot(imported: u64) -> ImportProgress {
+    pub(super) fn snapshot(imported: u64) -> ImportProgress {
         let counts = OutcomeCounts { imported, failed: 0, invalid: 0, ..OutcomeCounts::default() };
         let (offset, so_far) = (Some(imported * 10), CallsSoFar::default());
         ImportProgress {
@@ -187,14 +192,15 @@ mod tests {
             counts,
             rows_waiting: 0,
             offset,
+            planned: None,
         }
     }
 
-    fn in_phase(phase: RunPhase, progress: ImportProgress) -> ImportProgress {
+    pub(super) fn in_phase(phase: RunPhase, progress: ImportProgress) -> ImportProgress {
         ImportProgress { requests: Progress { phase, ..progress.requests }, ..progress }
     }
 
-    fn waiting(seconds: u64, why: &str) -> RunPhase {
+    pub(super) fn waiting(seconds: u64, why: &str) -> RunPhase {
         RunPhase::Waiting { since: Duration::from_secs(seconds), why: why.to_owned() }
     }
 
@@ -265,7 +271,7 @@ mod tests {
         let told = ImportProgress { requests, counts, ..snapshot(0) };
         let start = Start { rows_done: 100_000, ..Start::default() };
         assert_eq!(
-            ProgressWords::new(&told, start, (Some(0.1), Some(0.1))).line(),
+            ProgressWords::new(&told, start, (None, Some(0.1))).line(),
             "progress: 112,003 rows done (100,000 earlier, 11,990 imported, 10 failed, 3 invalid), 0.1 requests/s, 1 retry, \
              waiting for the service for 2m 5s: code 60008: \\u{1b}[2J完"
         );
@@ -282,7 +288,7 @@ mod tests {
         let quota = QuotaStats { processes: 3, most_processes: 4, here_per_s: 61, ..QuotaStats::default() };
         told.requests.so_far.stats.quota = Some(quota);
         told.requests.phase = RunPhase::WaitingForQuota { since: Duration::from_secs(3), why: "Connection refused".to_owned() };
-        let view = ProgressWords::new(&told, Start::default(), (Some(61.0), Some(61.0)));
+        let view = ProgressWords::new(&told, Start::default(), (None, Some(61.0)));
         assert_eq!(
             view.line(),
             "progress: 1 row done (1 imported, 0 failed), 61.0 requests/s, quota: 3 runs, 61/s here, waiting for the quota for 3s: Connection \
@@ -302,7 +308,7 @@ mod tests {
         let begun = Instant::now();
         let mut pace = RecentPace::new(begun);
         assert_eq!(pace.calls_per_s(500, begun + TICK), None);
-        assert_eq!(pace.calls_per_s(204, begun + TICK * 4), Some(204.0), "for the forecast");
+        assert_eq!(pace.calls_per_s(204, begun + TICK * 4), Some(204.0));
         assert_eq!(pace.mean_per_s(2_004, begun + Duration::from_millis(9_999)), None, "no mean is shown before it is one");
         assert_eq!(pace.mean_per_s(2_000, begun + Duration::from_secs(10)), Some(200.0));
         for millis in 0..100_000_u64 {
@@ -310,31 +316,6 @@ mod tests {
         }
         assert!(pace.samples.len() <= 52, "{}", pace.samples.len());
         assert_eq!(pace.calls_per_s(50_000, begun + Duration::from_secs(100)), Some(0.0));
-    }
-
-    #[test]
-    fn time_left_comes_from_the_bytes_of_this_process_and_the_recent_pace() {
-        let start = Start { rows_done: 500, offset: 5_000, input_bytes: Some(45_000), limit: None };
-        let told = ImportProgress { offset: Some(15_000), ..snapshot(1_000) };
-        let check = |told: &ImportProgress, start: Start, pace: f64, seconds: Option<u64>| {
-            assert_eq!(time_left(told, start, pace), seconds.map(Duration::from_secs));
-        };
-        check(&told, start, 100.0, Some(30));
-        check(&told, Start { limit: Some(1_500), ..start }, 100.0, Some(5));
-        check(&told, Start { limit: Some(9_000), ..start }, 100.0, Some(30));
-        check(&told, Start { input_bytes: None, ..start }, 100.0, None);
-        check(&told, start, 0.0, None);
-        check(&ImportProgress { offset: None, ..told.clone() }, start, 100.0, None);
-        let behind_one =
-            ImportProgress { rows_waiting: 1_000, requests: Progress { calls: 2_000, ..told.requests.clone() }, ..told.clone() };
-        check(&behind_one, start, 100.0, Some(20));
-        check(&behind_one, Start { limit: Some(2_500), ..start }, 100.0, Some(5));
-        check(&ImportProgress { rows_waiting: 9_000, ..behind_one.clone() }, start, 100.0, Some(0));
-        let first_is_stuck = ImportProgress { counts: OutcomeCounts::default(), ..behind_one };
-        check(&first_is_stuck, start, 100.0, None);
-        let no_calls = Progress { calls: 0, ..told.requests.clone() };
-        check(&ImportProgress { requests: no_calls, ..told.clone() }, start, 100.0, None);
-        check(&in_phase(waiting(3, ""), told.clone()), start, 100.0, None);
     }
 
     /// A terminal of 80 columns that records what is written.

@@ -231,3 +231,40 @@ fn a_sync_and_a_verification_show_how_far_they_are() {
     );
     stop(running);
 }
+
+/// The whole day's file is the same but for rows at one end of it.
+#[test]
+fn a_sync_counts_and_forecasts_the_rows_that_get_a_result() {
+    const SAME: usize = 3_000;
+    const CHANGED: usize = 300;
+    for changed_first in [true, false] {
+        let bench = CliFixture::new();
+        let rows = |same: &str, changed: &str| {
+            let same: String = (0..SAME).map(|user| format!("same{user},{same}\n")).collect();
+            let changed: String = (0..CHANGED).map(|user| format!("changed{user},{changed}\n")).collect();
+            let (first, last) = if changed_first { (changed, same) } else { (same, changed) };
+            format!("UserID,Nick\n{first}{last}")
+        };
+        bench.write("users.csv", rows("a", "a"));
+        bench.call(&["sync", "users.csv", "--state", "s.db", "--sandbox", "--rate", "0", "--batch"]).run().exits(0);
+        bench.write("users.csv", rows("a", "b"));
+        let sync = || bench.call(&["sync", "users.csv", "--state", "s.db", "--sandbox", "--rate", "25"]);
+        let mut done_before = 0;
+        let resumes: &[bool] = if changed_first { &[false] } else { &[false, true] };
+        for resumed in resumes {
+            let (running, address) = serving(sync());
+            eventually("rows are processed", || json(&address)["rows_done"].as_u64() > Some(done_before + 10));
+            eventually("it has a forecast", || !json(&address)["left_s"].is_null());
+            let status = json(&address);
+            let (done, left) = (status["rows_done"].as_u64().unwrap(), status["left_s"].as_u64().unwrap());
+            assert!(done > done_before && done <= 300, "resumed: {resumed}: {status}");
+            let expected = (300 - done) / 25;
+            assert!((expected / 3..=expected * 3 + 2).contains(&left), "{left} s, but about {expected} are left: {status}");
+            stop(running);
+            done_before = bench.read("users.results.csv").lines().count() as u64 - 1;
+            assert!(done_before >= done, "what is counted as done has its line in the results");
+            let told = bench.call(&["status", "users.csv"]).run().stdout;
+            assert!(told.contains(&format!("processed   {done_before} rows")), "{told}");
+        }
+    }
+}

@@ -284,7 +284,8 @@ fn on_progress(
     mut reach: Reach,
     bars: &MultiProgress,
 ) -> Box<dyn FnMut(&ImportProgress)> {
-    let start = Start { rows_done: begun.rows, offset: begun.offset, input_bytes: Some(file.len), limit: job.typed.limit };
+    let (rows, input_bytes, limit) = (begun.rows, Some(file.len), job.typed.limit);
+    let start = Start { rows_done: rows, rows_settled: rows, offset: begun.offset, input_bytes, limit };
     let page = job.page.clone();
     page.update(|page, now| page.begins(start, before, now));
     let mut reporter = ProgressReporter::on_stderr(job.typed.output.progress(), bars, start, Instant::now());

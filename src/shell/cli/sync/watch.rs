@@ -131,8 +131,9 @@ impl SyncWatch {
 
     /// The run has its checkpoint, which also says what earlier processes came to.
     fn begins(&mut self, start: Start) {
-        self.begun = Some(start);
         let before = journal::read_checkpoint(&OsDisk, &self.paths).map_or(OutcomeCounts::default(), |checkpoint| checkpoint.counts);
+        let start = Start { rows_done: before.rows(), ..start };
+        self.begun = Some(start);
         self.page.update(|page, now| page.begins(start, before, now));
     }
 
@@ -158,8 +159,8 @@ impl Observer for SyncWatch {
                 notify::does("sync: planning");
                 return self.planning(step);
             }
-            SyncProgress::Begun { rows_done, offset } => {
-                self.begins(Start { rows_done, offset, input_bytes: Some(self.bytes), limit: self.limit });
+            SyncProgress::Begun { rows_settled, offset } => {
+                self.begins(Start { rows_done: 0, rows_settled, offset, input_bytes: Some(self.bytes), limit: self.limit });
             }
             SyncProgress::Sending(progress) => self.sending(progress),
             SyncProgress::RowsDone => {

@@ -21,7 +21,12 @@ pub(crate) struct RecentPace {
 
 impl RecentPace {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { samples: VecDeque::from([(now, 0)]) }
+        Self::since(now, 0)
+    }
+
+    /// From a time on, up to which so many were counted.
+    pub(super) fn since(now: Instant, calls: u64) -> Self {
+        Self { samples: VecDeque::from([(now, calls)]) }
     }
 
     pub(crate) fn note(&mut self, calls: u64, now: Instant) {

@@ -5,12 +5,11 @@ use std::time::Duration;
 use super::Start;
 use crate::domain::call_stats::QuotaStats;
 use crate::domain::figures;
+use crate::domain::planned_work::PlanProgress;
 use crate::flow::dispatch::Progress;
 use crate::flow::import::{ImportProgress, RunPhase};
 use crate::shell::terminal::printable;
 
-/// Below this pace, in requests per second, no remaining time is shown. Chosen: the run is stalled then.
-const PACE_MIN: f64 = 0.05;
 /// Most characters of the reason why the run waits for the service. Chosen: one line of a log.
 pub(super) const WHY_MAX: usize = 100;
 
@@ -23,16 +22,17 @@ pub(super) struct ProgressWords<'a> {
 }
 
 impl<'a> ProgressWords<'a> {
-    /// The recent pace forecasts; the mean is shown.
-    pub(super) fn new(progress: &'a ImportProgress, start: Start, (recent, mean_per_s): (Option<f64>, Option<f64>)) -> Self {
-        let left = recent.and_then(|pace| time_left(progress, start, pace));
+    pub(super) const fn new(progress: &'a ImportProgress, start: Start, (left, mean_per_s): (Option<Duration>, Option<f64>)) -> Self {
         Self { progress, start, mean_per_s, left }
     }
 
-    /// Byte offset in the input, never behind its end.
-    pub(super) fn offset(&self) -> u64 {
-        let offset = self.progress.offset.unwrap_or(self.start.offset);
-        self.start.input_bytes.map_or(offset, |bytes| offset.min(bytes))
+    /// How much is done, and of how much: records of the plan, or bytes of an input of known size, of which never more than there are.
+    pub(super) fn extent(&self) -> Option<(u64, u64)> {
+        if let Some(PlanProgress { done, all }) = self.progress.planned {
+            return Some((done.records, all.records));
+        }
+        let bytes = self.start.input_bytes?;
+        Some((self.progress.offset.unwrap_or(self.start.offset).min(bytes), bytes))
     }
 
     fn rows(&self) -> u64 {
@@ -41,7 +41,7 @@ impl<'a> ProgressWords<'a> {
 
     /// The text beside the bar.
     pub(super) fn headline(&self) -> String {
-        let share = self.start.input_bytes.filter(|bytes| *bytes > 0).map(|bytes| figures::percent(self.offset(), bytes));
+        let share = self.extent().filter(|(_, length)| *length > 0).map(|(position, length)| figures::percent(position, length));
         let rows = Some(figures::counted(self.rows(), "row"));
         joined([share, rows, self.pace_words(), self.left_words()], "  ")
     }
@@ -86,41 +86,6 @@ impl<'a> ProgressWords<'a> {
         let whole_seconds = Duration::from_secs(self.left?.as_secs());
         Some(format!("about {} left", figures::duration(whole_seconds)))
     }
-}
-
-/// The time that the rest of the input takes at this pace, if it needs as many requests per byte as the part done so far. Requests are
-/// counted rather than bytes per second, because one row in retries holds up the offset for a while, but not the requests.
-pub(crate) fn time_left(progress: &ImportProgress, start: Start, calls_per_s: f64) -> Option<Duration> {
-    match progress.requests.phase {
-        RunPhase::Running | RunPhase::Throttled { .. } => {}
-        RunPhase::Waiting { .. } | RunPhase::WaitingForQuota { .. } | RunPhase::Draining => return None,
-    }
-    let (offset, written) = (progress.offset?, progress.counts.rows());
-    let settled = offset.saturating_sub(start.offset);
-    // What waits for an earlier row has taken its requests, but lies behind the offset.
-    let waiting = bytes_of(progress.rows_waiting, (written, settled))?;
-    let rest = start.input_bytes?.saturating_sub(offset.saturating_add(waiting));
-    let rows = written + progress.rows_waiting;
-    let by_bytes = share(rest, settled.saturating_add(waiting))?;
-    let by_limit = start.limit.and_then(|limit| share(limit.saturating_sub(rows), rows));
-    let times_what_is_done = by_limit.map_or(by_bytes, |limit| limit.min(by_bytes));
-    if calls_per_s < PACE_MIN || progress.requests.calls == 0 {
-        return None;
-    }
-    Duration::try_from_secs_f64(times_what_is_done * progress.requests.calls as f64 / calls_per_s).ok()
-}
-
-/// The bytes of so many rows, if they are like those that are written; `None` where there is none to compare with.
-fn bytes_of(rows: u64, (written, bytes): (u64, u64)) -> Option<u64> {
-    if rows == 0 {
-        return Some(0);
-    }
-    let of_these = u128::from(rows) * u128::from(bytes);
-    of_these.checked_div(written.into()).map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX))
-}
-
-fn share(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 fn invalid(rows: u64) -> Option<String> {
