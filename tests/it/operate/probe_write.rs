@@ -338,3 +338,19 @@ fn it_says_first_that_it_writes_into_the_real_service() {
     let first = run.stderr.lines().next().unwrap_or_default();
     assert!(first.contains("this goes to the real service: app 1400000000 at no-such-host.invalid"), "{first}");
 }
+
+#[test]
+fn it_takes_no_name_that_may_be_the_administrators() {
+    let bench = CliFixture::new();
+    for id in ["administrator", "ADMINISTRATOR", "Administrator"] {
+        let sandbox = sandbox(settings());
+        let before = ids(&sandbox);
+        let run = probe(&bench, &sandbox, id).args(&["--yes", "--delete"]).run();
+        run.exits(2).because("the administrator as which requests are made").hints("--write chatlift-probe-1");
+        assert_eq!((sandbox.audit().calls, ids(&sandbox)), (0, before), "{id}");
+    }
+    let sandbox = sandbox(settings());
+    let run = probe(&bench, &sandbox, "probe").args(&["--yes", "--identifier", "PROBE"]).run();
+    run.exits(2).because("may be");
+    assert_eq!(sandbox.audit().calls, 0);
+}

@@ -47,8 +47,9 @@ pub(super) fn planned(flags: &ProbeFlags) -> Result<Option<WriteProbe>, ExitMess
 /// The same once somebody has agreed to it, or need not be asked.
 ///
 /// # Errors
-/// The [`ExitMessage`] of who does not agree.
+/// The [`ExitMessage`] of who does not agree, or for names of which one may be the administrator's.
 pub(super) fn agreed(probe: &WriteProbe, flags: &ProbeFlags, connection: &Connection) -> Result<WriteProbe, ExitMessage> {
+    spares_administrator(probe, connection.identifier())?;
     if let Some(words) = real_service(connection) {
         print_stderr(&words);
     }
@@ -65,6 +66,16 @@ pub(super) fn agreed(probe: &WriteProbe, flags: &ProbeFlags, connection: &Connec
         return Err(ExitMessage::yours("nothing is written", "answer with y, or add --yes"));
     }
     Ok(WriteProbe { rate: connection.rate, ..probe.clone() })
+}
+
+/// Nothing is written to the account as which the calls are made. A service may take upper and lower case for one, and spaces at an end for
+/// none.
+fn spares_administrator(probe: &WriteProbe, identifier: &str) -> Result<(), ExitMessage> {
+    let plain = |name: &str| name.trim().to_lowercase();
+    let Some(name) = probe.names().into_iter().find(|name| plain(name.as_str()) == plain(identifier)) else { return Ok(()) };
+    let (name, identifier) = (quoted(name.as_str().as_bytes()), quoted(identifier.as_bytes()));
+    let why = format!("--write: {name} may be {identifier}, the administrator as which requests are made; nothing is sent");
+    Err(ExitMessage::yours(why, "give an id that nobody has, such as --write chatlift-probe-1"))
 }
 
 /// Asks on the terminal.
