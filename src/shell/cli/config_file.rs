@@ -21,6 +21,7 @@ use super::small_file;
 use crate::domain::account::Field;
 use crate::domain::tag::Tag;
 use crate::domain::tag_words::UnknownTag;
+use crate::io::files::folder_of;
 use crate::shell::exit::ExitMessage;
 
 /// Flags that are for one run, so that no file may make them a habit.
@@ -128,21 +129,47 @@ fn with_flags(mut words: Vec<OsString>, added: &[String]) -> Vec<OsString> {
 }
 
 /// Who may write to the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Writers {
     /// Only who could also start chatlift as this user.
     Own,
     Others,
+    /// Others can put another file into its place, in this folder.
+    OthersInFolder(PathBuf),
 }
 
 impl Writers {
     fn of(path: &Path) -> Self {
         const GROUP_OR_OTHERS: u32 = 0o022;
-        let is_own = |stat: Metadata| {
-            let owners = [0, rustix::process::geteuid().as_raw()];
-            owners.contains(&stat.uid()) && stat.mode() & GROUP_OR_OTHERS == 0
-        };
-        if std::fs::metadata(path).is_ok_and(is_own) { Self::Own } else { Self::Others }
+        // In such a folder nobody removes or renames what is another's.
+        const STICKY: u32 = 0o1000;
+        let owners = [0, rustix::process::geteuid().as_raw()];
+        let is_own = |stat: Metadata| owners.contains(&stat.uid()) && stat.mode() & GROUP_OR_OTHERS == 0;
+        let is_own_folder =
+            |stat: Metadata| owners.contains(&stat.uid()) && (stat.mode() & GROUP_OR_OTHERS == 0 || stat.mode() & STICKY != 0);
+        if !std::fs::metadata(path).is_ok_and(is_own) {
+            return Self::Others;
+        }
+        // The file may be named by a link, which can be put elsewhere as well.
+        let named_in = folder_of(path).to_owned();
+        let lies_in = std::fs::canonicalize(path).ok().and_then(|path| path.parent().map(Path::to_owned));
+        let mut folders = [Some(named_in), lies_in].into_iter().flatten();
+        let others = folders.find(|folder| !std::fs::metadata(folder).is_ok_and(is_own_folder));
+        others.map_or(Self::Own, Self::OthersInFolder)
+    }
+
+    /// How they can change what the file says, and what stops them.
+    fn objection(&self, path: &Path) -> Option<[String; 2]> {
+        match self {
+            Self::Own => None,
+            Self::Others => {
+                Some(["others can write to this file".to_owned(), format!("chmod go-w {}, and see that it is yours", file_word(path))])
+            }
+            Self::OthersInFolder(folder) => Some([
+                format!("others can replace this file, since they can write to its folder {}", folder.display()),
+                format!("chmod go-w {}, and see that it is yours", file_word(folder)),
+            ]),
+        }
     }
 }
 
@@ -185,9 +212,10 @@ impl ConfigFile {
             if is_for_one_run(key) {
                 return Err(self.wrong(key, &format!("{key} is for a single run"), &format!("give --{key} on the command line")));
             }
-            if key == RUNS_PROGRAM && self.writers == Writers::Others {
-                let why = format!("{key} starts a program, and others can write to this file");
-                let hint = format!("chmod go-w {}, and see that it is yours; or give --{key} on the command line", file_word(&self.path));
+            if key == RUNS_PROGRAM
+                && let Some([how, remedy]) = self.writers.objection(&self.path)
+            {
+                let (why, hint) = (format!("{key} starts a program, and {how}"), format!("{remedy}; or give --{key} on the command line"));
                 return Err(self.wrong(key, &why, &hint));
             }
             if !known.contains(key) {

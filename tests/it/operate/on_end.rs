@@ -126,6 +126,21 @@ fn a_configuration_file_that_others_can_write_names_no_program() {
         import(mode).exits(2).because("line 1: on-end starts a program").hints("chmod go-w c.toml");
         assert!(!bench.path("called").exists() && !bench.path("users.results.csv").exists());
     }
+    // Whoever can write to the folder puts another file into its place.
+    let folder = bench.path("");
+    let in_folder = |mode: u32| {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+        let run = import(0o644);
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        run
+    };
+    for mode in [0o777, 0o770, 0o702] {
+        in_folder(mode).exits(2).because("line 1: on-end starts a program, and others can replace this file").hints("chmod go-w .");
+        assert!(!bench.path("called").exists() && !bench.path("users.results.csv").exists());
+    }
+    in_folder(0o1777).exits(0);
+    assert!(bench.path("called").exists());
+    fs::remove_file(bench.path("called")).unwrap();
     import(0o644).exits(0);
     assert!(bench.path("called").exists());
 }
