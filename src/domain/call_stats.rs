@@ -106,6 +106,8 @@ pub struct CallStats {
     pub mean_over: Duration,
     /// Answers by code; 0 is success.
     pub codes: BTreeMap<i64, u64>,
+    /// HTTP statuses that came instead of answers.
+    pub http_statuses: BTreeMap<u16, u64>,
     /// `None` if the limit is this process's own.
     pub quota: Option<QuotaStats>,
     /// Milliseconds from the gate to the end of the answer.
@@ -175,6 +177,7 @@ impl Default for CallStats {
             mean_per_s: 0.0,
             mean_over: Duration::ZERO,
             codes: BTreeMap::new(),
+            http_statuses: BTreeMap::new(),
             quota: None,
             latency_ms,
         }
@@ -222,7 +225,7 @@ impl CallStats {
     /// Counts the end of a request, unless it never reached the service. Returns what happened instead of a success, in words.
     pub fn count(&mut self, command: Command, end: &CallOutcome, latency: Duration, is_retry: bool) -> Option<String> {
         let complaint = match end {
-            CallOutcome::Unreached { why } | CallOutcome::Untrusted { why } => return Some(why.clone()),
+            CallOutcome::Unreached { why } | CallOutcome::Untrusted { why, .. } => return Some(why.clone()),
             CallOutcome::ProxyRefused { status } => return Some(format!("HTTP {status} from the proxy")),
             CallOutcome::Lost { why } => Some(why.clone()),
             CallOutcome::Done(_) => {
@@ -236,6 +239,9 @@ impl CallStats {
             CallOutcome::TooMany => Some("HTTP 429".to_owned()),
             CallOutcome::Redirected { .. } => None,
         };
+        if let Some(status) = end.http_status() {
+            *self.http_statuses.entry(status).or_default() += 1;
+        }
         self.apis[command].retries += u64::from(is_retry);
         self.time(latency);
         complaint
@@ -262,6 +268,9 @@ impl CallStats {
             if self.codes.len() < CODES_MAX || self.codes.contains_key(code) {
                 *self.codes.entry(*code).or_default() += count;
             }
+        }
+        for (status, count) in &other.http_statuses {
+            *self.http_statuses.entry(*status).or_default() += count;
         }
         self.quota = match (self.quota, other.quota) {
             (Some(own), Some(earlier)) => Some(own.after(earlier)),

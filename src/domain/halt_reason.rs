@@ -40,6 +40,8 @@ pub enum HaltReason {
     /// A field of the profile may not be written.
     TagNotWritable,
     Untrusted,
+    /// The certificate is for another name.
+    WrongName,
     Redirected,
     ProxyPassword,
     ProxyForbids,
@@ -87,6 +89,7 @@ impl HaltReason {
             | HaltReason::BatchDropsProfiles
             | HaltReason::BatchesRefused
             | HaltReason::Untrusted
+            | HaltReason::WrongName
             | HaltReason::Redirected => HaltClass::Credentials,
         }
     }
@@ -142,6 +145,10 @@ impl HaltReason {
             Self::Untrusted => {
                 "something may be listening in: check --region or --endpoint; if the certificate is your own proxy's or test service's, trust it or its CA with --ca-file CERTIFICATE"
             }
+            Self::WrongName => {
+                "something may be listening in: check that --region or --endpoint names the server by a name that its certificate has; \
+                 if it is your own proxy's or test service's, make it a certificate with that name"
+            }
             Self::ProxyPassword => {
                 "give the proxy's user name and password in CHATLIFT_PROXY (http://NAME:PASSWORD@HOST:PORT), or the name in --proxy and the \
                  password with --proxy-password-file"
@@ -182,7 +189,7 @@ impl fmt::Display for HaltReason {
             HaltReason::BatchesRefused => "the service takes no batches",
             HaltReason::NoSuchTag => "the app has no such profile field",
             HaltReason::TagNotWritable => "the app's administrator may not write a profile field",
-            HaltReason::Untrusted => "the server's certificate is not trusted",
+            HaltReason::Untrusted | HaltReason::WrongName => "the server's certificate is not trusted",
             HaltReason::ProxyPassword => "the proxy wants another user name or password",
             HaltReason::ProxyForbids => "the proxy does not let through to the service",
             HaltReason::Redirected => "the server redirects to another address",

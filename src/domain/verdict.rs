@@ -36,6 +36,9 @@ pub enum Departure {
     Void,
 }
 
+/// What stands before an HTTP status in the words of an answer that got lost.
+pub const HTTP_STATUS: &str = "HTTP ";
+
 /// How a single request ended, as `io::api` reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallOutcome {
@@ -50,14 +53,37 @@ pub enum CallOutcome {
     /// HTTP 429.
     TooMany,
     /// The server's certificate is not trusted.
-    Untrusted { why: String },
+    Untrusted { why: String, flaw: CertificateFlaw },
     /// The server redirected the request, which chatlift does not follow.
     Redirected { status: u16 },
     /// The proxy wants another password, or allows no connections to the service.
     ProxyRefused { status: u16 },
 }
 
+/// What is wrong with a certificate, as far as the remedies differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateFlaw {
+    /// It is for another name, which no trust in whoever has signed it changes.
+    Name,
+    Other,
+}
+
 impl CallOutcome {
+    /// The HTTP status that came instead of an answer of the service.
+    #[must_use]
+    pub fn http_status(&self) -> Option<u16> {
+        match self {
+            CallOutcome::Lost { why } => why.strip_prefix(HTTP_STATUS)?.parse().ok(),
+            CallOutcome::TooMany => Some(429),
+            CallOutcome::Redirected { status } => Some(*status),
+            CallOutcome::Done(_)
+            | CallOutcome::Refused { .. }
+            | CallOutcome::Unreached { .. }
+            | CallOutcome::Untrusted { .. }
+            | CallOutcome::ProxyRefused { .. } => None,
+        }
+    }
+
     /// Whether the request left, so that a later one for the same account is a repetition.
     #[must_use]
     pub const fn has_left(&self) -> bool {
@@ -149,7 +175,8 @@ pub fn judge(end: &CallOutcome, seen: SuccessSeen, carried: CallSize) -> Verdict
         CallOutcome::Unreached { .. } => Verdict::ConnectFailed,
         CallOutcome::Lost { .. } => Verdict::Retry,
         CallOutcome::TooMany => Verdict::Throttle(ThrottleScope::All),
-        CallOutcome::Untrusted { .. } => Verdict::Abort(HaltReason::Untrusted),
+        CallOutcome::Untrusted { flaw: CertificateFlaw::Name, .. } => Verdict::Abort(HaltReason::WrongName),
+        CallOutcome::Untrusted { flaw: CertificateFlaw::Other, .. } => Verdict::Abort(HaltReason::Untrusted),
         CallOutcome::Redirected { .. } => Verdict::Abort(HaltReason::Redirected),
         CallOutcome::ProxyRefused { status: 407 } => Verdict::Abort(HaltReason::ProxyPassword),
         CallOutcome::ProxyRefused { .. } => Verdict::Abort(HaltReason::ProxyForbids),
@@ -165,7 +192,7 @@ pub fn words(end: CallOutcome) -> (Option<i64>, String) {
     match end {
         CallOutcome::Done(_) => unreachable!("a success has no text"),
         CallOutcome::Refused { code, info } => (Some(code), info),
-        CallOutcome::Unreached { why } | CallOutcome::Lost { why } | CallOutcome::Untrusted { why } => (None, why),
+        CallOutcome::Unreached { why } | CallOutcome::Lost { why } | CallOutcome::Untrusted { why, .. } => (None, why),
         CallOutcome::TooMany => (None, "HTTP 429".to_owned()),
         CallOutcome::Redirected { status } => (None, format!("HTTP {status}")),
         CallOutcome::ProxyRefused { status } => (None, format!("HTTP {status} from the proxy")),

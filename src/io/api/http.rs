@@ -28,7 +28,7 @@ use super::validity;
 use super::wire::{self, Query};
 use super::{Api, CaFileError, ConnectionWish, Departed, NotDelivered, Request};
 use crate::domain::command::{AnswerSize, Command, PerCommand};
-use crate::domain::verdict::CallOutcome;
+use crate::domain::verdict::{CallOutcome, HTTP_STATUS};
 use announced_body::{AnnouncedBody, CarriedBy, CarriedByCell};
 use clients::Clients;
 use failure::{failed, is_closed_by_server};
@@ -234,7 +234,7 @@ async fn read(mut response: reqwest::Response, command: Command, usersig: &Secre
         return Ok(CallOutcome::TooMany);
     }
     if status != StatusCode::OK {
-        return Ok(CallOutcome::Lost { why: format!("HTTP {}", status.as_u16()) });
+        return Ok(CallOutcome::Lost { why: format!("{HTTP_STATUS}{}", status.as_u16()) });
     }
     let most = answer_max_bytes(command);
     let mut answer = Vec::new();

@@ -17,6 +17,8 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 use rustls_platform_verifier::Verifier;
 use thiserror::Error;
 
+use crate::domain::verdict::CertificateFlaw;
+
 /// Why a CA file is of no use.
 #[derive(Debug, Error)]
 pub enum CaFileError {
@@ -151,6 +153,14 @@ pub(super) fn words(why: &CertificateError) -> String {
             format!("it has the name {}, not {}", names.join(", "), expected.to_str())
         }
         other => other.to_string(),
+    }
+}
+
+/// What kind of flaw that is.
+pub(super) const fn flaw(why: &CertificateError) -> CertificateFlaw {
+    match why {
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => CertificateFlaw::Name,
+        _ => CertificateFlaw::Other,
     }
 }
 

@@ -71,9 +71,13 @@ pub(crate) fn trusted() -> (Arc<ServerConfig>, String) {
     (authority.certify(&named("127.0.0.1")), authority.pem)
 }
 
+/// What helps where nobody vouches for a certificate, and where it is for another name, which no trust changes.
+const CA_FILE: &str = "--ca-file";
+const OTHER_NAME: &str = "names the server by a name that its certificate has";
+
 /// The certificate must be refused before any part of a request leaves.
 #[track_caller]
-fn check(config: Arc<ServerConfig>, ca: Option<&str>, words: &str) {
+fn check(config: Arc<ServerConfig>, ca: Option<&str>, (words, hint): (&str, &str)) {
     let bench = CliFixture::with_users(3);
     let server = Server::with_tls(config, |_| imported());
     let mut call = bench.import(&server).at_any_rate();
@@ -81,7 +85,7 @@ fn check(config: Arc<ServerConfig>, ca: Option<&str>, words: &str) {
         bench.write("ca.pem", pem);
         call = call.args(&["--ca-file", "ca.pem"]);
     }
-    let run = call.run().exits(5).because("not trusted").because(words).hints("--ca-file");
+    let run = call.run().exits(5).because("not trusted").because(words).hints(hint);
     assert!(run.rows.is_empty());
     assert_eq!(server.calls(), 0);
 }
@@ -91,13 +95,17 @@ fn an_untrusted_certificate_ends_the_run_before_a_request_leaves() {
     let authority = Authority::new();
     let mut early = named("127.0.0.1");
     (early.not_before, early.not_after) = (date_time_ymd(2090, 1, 1), date_time_ymd(2091, 1, 1));
-    check(self_signed(), None, "");
-    check(authority.certify(&named("127.0.0.1")), None, "");
-    check(authority.certify(&named("elsewhere.example")), Some(&authority.pem), "name");
-    check(authority.certify(&expired(named("127.0.0.1"))), Some(&authority.pem), "expired");
-    check(authority.certify(&CertificateParams::new(Vec::<String>::new()).unwrap()), Some(&authority.pem), "no subjectAltName");
-    check(authority.certify(&early), Some(&authority.pem), "valid");
-    check(authority.certify(&named("127.0.0.1")), Some(&Authority::new().pem), "");
+    check(self_signed(), None, ("", CA_FILE));
+    check(authority.certify(&named("127.0.0.1")), None, ("", CA_FILE));
+    check(authority.certify(&named("elsewhere.example")), Some(&authority.pem), ("name", OTHER_NAME));
+    check(authority.certify(&expired(named("127.0.0.1"))), Some(&authority.pem), ("expired", CA_FILE));
+    check(
+        authority.certify(&CertificateParams::new(Vec::<String>::new()).unwrap()),
+        Some(&authority.pem),
+        ("no subjectAltName", OTHER_NAME),
+    );
+    check(authority.certify(&early), Some(&authority.pem), ("valid", CA_FILE));
+    check(authority.certify(&named("127.0.0.1")), Some(&Authority::new().pem), ("", CA_FILE));
 }
 
 #[test]
@@ -135,15 +143,15 @@ fn a_server_whose_own_certificate_is_in_the_ca_file_is_trusted() {
 fn a_certificate_in_the_ca_file_is_trusted_for_its_name_and_time_alone() {
     for form in [std::convert::identity, as_ca] {
         let (config, pem) = signs_itself(&form(named("elsewhere.example")));
-        check(config, Some(&pem), "name");
+        check(config, Some(&pem), ("name", OTHER_NAME));
         let (config, pem) = signs_itself(&form(expired(named("127.0.0.1"))));
-        check(config, Some(&pem), "expired");
+        check(config, Some(&pem), ("expired", CA_FILE));
         // Another one for the same name, with another key.
         let (config, _) = signs_itself(&form(named("127.0.0.1")));
-        check(config, Some(&signs_itself(&form(named("127.0.0.1"))).1), "");
+        check(config, Some(&signs_itself(&form(named("127.0.0.1"))).1), ("", CA_FILE));
     }
     let (config, _) = signs_itself(&as_ca(named("127.0.0.1")));
-    check(config, Some(&signs_itself(&as_ca(named("127.0.0.1"))).1), "no --ca-file has it");
+    check(config, Some(&signs_itself(&as_ca(named("127.0.0.1"))).1), ("no --ca-file has it", CA_FILE));
 }
 
 #[test]

@@ -6,14 +6,14 @@ use std::io;
 use rustls::InvalidMessage;
 
 use super::announced_body::CarriedBy;
-use crate::domain::verdict::CallOutcome;
+use crate::domain::verdict::{CallOutcome, CertificateFlaw};
 use crate::io::api::proxy::ProxyError;
 use crate::io::api::tls;
 
 /// How a request ended for which no answer was read.
 pub(super) fn failed(error: &reqwest::Error, carried: CarriedBy) -> CallOutcome {
-    if let Some(why) = untrusted(error) {
-        return CallOutcome::Untrusted { why };
+    if let Some((why, flaw)) = untrusted(error) {
+        return CallOutcome::Untrusted { why, flaw };
     }
     if let Some(status) = refused_by_proxy(error) {
         return CallOutcome::ProxyRefused { status };
@@ -50,9 +50,9 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
 }
 
 /// Why the certificate is not trusted; `None` if the error has another cause.
-fn untrusted(error: &reqwest::Error) -> Option<String> {
+fn untrusted(error: &reqwest::Error) -> Option<(String, CertificateFlaw)> {
     causes(error).find_map(|inner| match inner.downcast_ref() {
-        Some(rustls::Error::InvalidCertificate(why)) => Some(tls::words(why)),
+        Some(rustls::Error::InvalidCertificate(why)) => Some((tls::words(why), tls::flaw(why))),
         Some(_) | None => None,
     })
 }

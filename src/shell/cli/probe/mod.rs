@@ -23,7 +23,7 @@ use crate::domain::call_stats::CallStats;
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::figures;
 use crate::domain::halt_reason::HaltReason;
-use crate::domain::verdict::{self, CallOutcome, CallSize, SuccessSeen, Verdict};
+use crate::domain::verdict::{self, CallOutcome, CallSize, CertificateFlaw, SuccessSeen, Verdict};
 use crate::flow::probe::{self, Peer, WriteProbe};
 use crate::io::api::usersig::Credential;
 use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, ACCOUNTS_PER_CALL, BATCH_CALLS_PER_S};
@@ -171,8 +171,11 @@ impl Steps<'_> {
 
     fn tls(&self, outcome: &CallOutcome) -> Check {
         match outcome {
-            CallOutcome::Untrusted { why } => {
-                let reason = HaltReason::Untrusted;
+            CallOutcome::Untrusted { why, flaw } => {
+                let reason = match flaw {
+                    CertificateFlaw::Name => HaltReason::WrongName,
+                    CertificateFlaw::Other => HaltReason::Untrusted,
+                };
                 Check::bad("TLS", Exit::Refused, format!("the certificate is not trusted: {why}"), reason.hint())
             }
             CallOutcome::Unreached { why } => self.unreached("TLS", format!("no connection: {why}")),
