@@ -8,8 +8,9 @@ use futures_util::stream::LocalBoxStream;
 use reqwest::Url;
 use tokio::time::Instant;
 
+use super::flags::ConnectionFlags;
 use super::quota;
-use super::settings::{Connection, Identity, ServiceAddress};
+use super::settings::{Connection, Environment, Identity, ServiceAddress, named_app};
 use crate::domain::account::UserId;
 use crate::domain::target::{SANDBOX, Target};
 use crate::flow::dispatch::{Clocks, DispatchDependencies};
@@ -38,15 +39,23 @@ pub(super) struct ServiceClient {
 
 /// The name of the target; no request is sent.
 pub(super) fn target(service: &ServiceAddress) -> Target {
-    let api = "account_import".to_owned();
     match service {
-        ServiceAddress::Sandbox => Target { endpoint: SANDBOX.to_owned(), sdkappid: 0, api },
-        ServiceAddress::Remote { endpoint, identity } => {
-            let host = endpoint.host_str().unwrap_or_default();
-            let port = endpoint.port_or_known_default().unwrap_or_default();
-            Target { endpoint: format!("{}://{host}:{port}", endpoint.scheme()), sdkappid: identity.sdkappid, api }
-        }
+        ServiceAddress::Sandbox => Target { endpoint: SANDBOX.to_owned(), sdkappid: 0, api: "account_import".to_owned() },
+        ServiceAddress::Remote { endpoint, identity } => target_at(endpoint, identity.sdkappid),
     }
+}
+
+fn target_at(endpoint: &Url, sdkappid: u64) -> Target {
+    let (host, port) = (endpoint.host_str().unwrap_or_default(), endpoint.port_or_known_default().unwrap_or_default());
+    Target { endpoint: format!("{}://{host}:{port}", endpoint.scheme()), sdkappid, api: "account_import".to_owned() }
+}
+
+/// Where the flags lead, if that is known; no key is read for it.
+pub(super) fn named_target(flags: &ConnectionFlags, environment: Environment) -> Option<Target> {
+    if flags.sandbox {
+        return Some(target(&ServiceAddress::Sandbox));
+    }
+    named_app(flags, environment).map(|(endpoint, sdkappid)| target_at(&endpoint, sdkappid))
 }
 
 /// The limits of a sandbox that is served for a run alone.

@@ -199,6 +199,11 @@ impl EndSteps {
         if let Some(words) = run::real_service(connection) {
             tracing::info!("{words}");
         }
+        self.announce_page();
+    }
+
+    /// Says where a command can be seen that sends nothing.
+    pub(super) fn announce_page(&self) {
         self.page.announce();
     }
 

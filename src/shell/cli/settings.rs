@@ -126,6 +126,12 @@ pub(super) fn given_rate(flags: &ConnectionFlags, environment: Environment) -> R
     Sources { flags, environment, config: &flags.defaults }.given_rate()
 }
 
+/// The address and the app, if both are given.
+pub(super) fn named_app(flags: &ConnectionFlags, environment: Environment) -> Option<(Url, u64)> {
+    let sources = Sources { flags, environment, config: &flags.defaults };
+    Some((sources.endpoint().ok()??, sources.sdkappid().ok()?))
+}
+
 /// As whom calls are signed.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -211,7 +217,7 @@ impl Sources<'_> {
         Ok(ServiceAddress::Remote { identity, endpoint })
     }
 
-    fn identity(&self) -> Result<Identity, ExitMessage> {
+    fn sdkappid(&self) -> Result<u64, ExitMessage> {
         let sdkappid = self.flags.sdkappid.map_or_else(|| self.number("CHATLIFT_SDKAPPID"), |flag| Ok(Some(flag)))?;
         let sdkappid = sdkappid.or(self.config.sdkappid).ok_or_else(|| {
             ExitMessage::yours("no SDKAppID is given", "give --sdkappid N (the console shows it), or rehearse with --sandbox")
@@ -219,6 +225,11 @@ impl Sources<'_> {
         if sdkappid == 0 {
             return Err(ExitMessage::yours("0 is no SDKAppID", "give --sdkappid N (the console shows it), or rehearse with --sandbox"));
         }
+        Ok(sdkappid)
+    }
+
+    fn identity(&self) -> Result<Identity, ExitMessage> {
+        let sdkappid = self.sdkappid()?;
         let identifier = self.identifier()?;
         let credential = self.credential()?;
         check_claims(&credential, sdkappid, &identifier)?;

@@ -69,6 +69,16 @@ pub enum Needs {
 pub struct PageFile {
     pub what: &'static str,
     pub path: std::path::PathBuf,
+    pub written: Written,
+}
+
+/// When a file of the run is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// Once the run has begun to send. Before that it is an earlier run's.
+    OnceBegun,
+    /// It is read, or is written at every end.
+    Always,
 }
 
 /// How the run ended.
@@ -132,6 +142,10 @@ pub struct RunPage {
     /// UserIDs that a verification asks about.
     ids: Option<u64>,
     guards: Vec<Judged>,
+    /// It sends nothing, whatever it finds.
+    dry_run: bool,
+    /// The files of the run are this one's: requests were about to leave.
+    has_begun: bool,
     plan_origin: PlanOrigin,
     /// Requests of the parts of the run that are over, and of this part.
     earlier: CallStats,
@@ -163,11 +177,23 @@ impl RunPage {
             rows_total: None,
             ids: None,
             guards: Vec::new(),
+            dry_run: false,
+            has_begun: false,
             plan_origin: PlanOrigin::Own,
             earlier: CallStats::to(main),
             part: CallStats::to(main),
             end: None,
         }
+    }
+
+    /// It is a dry run.
+    pub const fn is_dry_run(&mut self) {
+        self.dry_run = true;
+    }
+
+    /// The command, in words.
+    fn command(&self) -> String {
+        format!("{}{}", self.subject.command, if self.dry_run { " --dry-run" } else { "" })
     }
 
     /// It reads or plans; `words` say what.
@@ -214,7 +240,7 @@ impl RunPage {
     /// Requests are about to leave; earlier processes of the run came to `before`.
     pub fn begins(&mut self, start: Start, before: OutcomeCounts, now: Instant) {
         (self.start, self.before, self.rows_done) = (start, before, start.rows_done);
-        (self.forecast, self.rows_waiting) = (Forecast::new(now), 0);
+        (self.forecast, self.rows_waiting, self.has_begun) = (Forecast::new(now), 0, true);
         let sample = RunMoment { phase: PhaseKind::Planning, rows: self.rows_done, calls: None };
         self.series.note(now - self.began, &sample);
         if let Figures::Rows(summary) = &mut self.figures {
@@ -239,6 +265,7 @@ impl RunPage {
     pub fn asks(&mut self, progress: &Progress, AskedSoFar { counts, waiting, ids }: AskedSoFar) {
         let now = progress.at;
         (self.rows_done, self.rows_waiting, self.ids) = (counts.asked(), waiting, Some(ids));
+        self.has_begun = true;
         let answered = self.rows_done + waiting;
         self.left = self.forecast.left_of((answered, ids.saturating_sub(answered)), &progress.phase, now);
         self.notes(progress);

@@ -9,12 +9,13 @@ use super::course::{self, called};
 use super::plot::PhaseSpan;
 use super::reasons::Reason;
 use super::view::{Audience, ReportExamples};
-use super::{Needs, RunPage};
+use super::{Needs, RunPage, Written};
 use crate::domain::call_stats::ApiCallStats;
 use crate::domain::code_meaning::{AtFault, meaning};
 use crate::domain::command::Command;
 use crate::domain::figures::{self, about_per_s, count, counted};
 use crate::domain::guard::{Guard, GuardVerdict, Judged};
+use crate::domain::halt_reason::HaltReason;
 use crate::domain::series::{PhaseKind, Point, Series};
 use crate::io::journal;
 use crate::io::journal::disk::OsDisk;
@@ -67,7 +68,8 @@ pub(super) struct ApiRow {
 }
 
 pub(super) struct CodeRow {
-    pub(super) code: i64,
+    /// A code of the service, an HTTP status, or that there was no answer.
+    pub(super) code: String,
     pub(super) count: String,
     pub(super) meaning: String,
     pub(super) fault: &'static str,
@@ -166,7 +168,33 @@ pub(super) fn apis(figures: &Figures) -> Vec<ApiRow> {
     if traffic.calls() == 0 { Vec::new() } else { used(traffic).map(row).collect() }
 }
 
-pub(super) fn codes(figures: &Figures) -> Vec<CodeRow> {
+/// What came of the requests: as many as there were, once they are over, but that a batch may have a code for each account.
+pub(super) fn codes(page: &RunPage, figures: &Figures) -> Vec<CodeRow> {
+    let traffic = figures.traffic();
+    let mut rows = codes_of_answers(figures);
+    rows.extend(traffic.http_statuses.iter().map(|(status, times)| CodeRow {
+        code: format!("HTTP {status}"),
+        count: count(*times),
+        meaning: "this status instead of an answer, from the service or from what is before it".to_owned(),
+        fault: if *status == 429 { AtFault::Rate.name() } else { AtFault::Service.name() },
+        remedy: if (300..400).contains(status) { HaltReason::Redirected.hint() } else { "nothing: chatlift tries again by itself" },
+    }));
+    let answered = traffic.codes.values().chain(traffic.http_statuses.values()).sum();
+    let unanswered = traffic.calls().saturating_sub(answered);
+    // Those of a run that lasts may still be answered.
+    if page.end.is_some() && unanswered > 0 {
+        rows.push(CodeRow {
+            code: "no answer".to_owned(),
+            count: count(unanswered),
+            meaning: "none came in time, it could not be read, or the connection broke".to_owned(),
+            fault: AtFault::Unknown.name(),
+            remedy: "nothing: chatlift tries again by itself",
+        });
+    }
+    rows
+}
+
+fn codes_of_answers(figures: &Figures) -> Vec<CodeRow> {
     let mut codes: Vec<(i64, u64)> = figures.traffic().codes.iter().map(|(code, times)| (*code, *times)).collect();
     codes.sort_by_key(|(code, times)| (*code == 0, std::cmp::Reverse(*times), *code));
     codes.truncate(TABLE_ROWS_MAX);
@@ -174,7 +202,7 @@ pub(super) fn codes(figures: &Figures) -> Vec<CodeRow> {
     let row = |(code, times): (i64, u64)| {
         let found = meaning(code);
         let remedy = if is_sync && found.fault == AtFault::Row { REMEDY_OF_SYNC } else { found.remedy };
-        CodeRow { code, count: count(times), meaning: found.meaning, fault: found.fault.name(), remedy }
+        CodeRow { code: code.to_string(), count: count(times), meaning: found.meaning, fault: found.fault.name(), remedy }
     };
     codes.into_iter().map(row).collect()
 }
@@ -240,8 +268,11 @@ fn reason_view(reason: &Reason, examples: ReportExamples) -> ReasonView {
 /// The files that are there, with their sizes.
 pub(super) fn files(page: &RunPage) -> Vec<(&'static str, String, String)> {
     let size = |path: &Path| std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|stat| figures::bytes(stat.len()));
-    let there =
-        page.subject.files.iter().filter_map(|file| Some((file.what, shown_whole(&file.path.display().to_string()), size(&file.path)?)));
+    // A dry run, and one that was refused before it began, has come upon the files of another.
+    let was_refused = page.end.as_ref().is_some_and(|end| matches!(end.exit, Exit::Guarded | Exit::UserError));
+    let are_of_another = !page.has_begun && (page.dry_run || was_refused);
+    let own = page.subject.files.iter().filter(|file| !(are_of_another && file.written == Written::OnceBegun));
+    let there = own.filter_map(|file| Some((file.what, shown_whole(&file.path.display().to_string()), size(&file.path)?)));
     there.collect()
 }
 

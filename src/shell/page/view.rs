@@ -129,7 +129,7 @@ pub fn html(page: &RunPage, audience: Audience<'_>, now: Instant) -> String {
         phases: phases(&page.series, &points),
         table: data_table(&page.series),
         apis: apis(&figures),
-        codes: codes(&figures),
+        codes: codes(page, &figures),
         plan: plan(&figures),
         guards: page.guards.iter().map(|judged| guard_row(judged, audience)).collect(),
         reasons: reasons(audience),
@@ -167,13 +167,13 @@ fn hash(text: &str) -> String {
 fn ending(page: &RunPage, audience: Audience<'_>) -> Ending {
     match (&page.end, audience) {
         (None, _) => running(page, audience),
-        (Some(end), Audience::Live) => Ending { sentence: "The run is over.".to_owned(), hint: None, ..ended(end, page.subject.command) },
+        (Some(end), Audience::Live) => Ending { sentence: "The run is over.".to_owned(), hint: None, ..ended(end, page) },
         (Some(end), Audience::File { examples: ReportExamples::LeftOut, .. }) if may_name_somebody(end.exit) => Ending {
             sentence: "The message is left out, since it may name a UserID (--report-anonymous).".to_owned(),
             hint: None,
-            ..ended(end, page.subject.command)
+            ..ended(end, page)
         },
-        (Some(end), Audience::File { .. }) => ended(end, page.subject.command),
+        (Some(end), Audience::File { .. }) => ended(end, page),
     }
 }
 
@@ -211,10 +211,11 @@ fn running(page: &RunPage, audience: Audience<'_>) -> Ending {
     Ending { tone, mark, badge: badge.to_owned(), sentence, hint: None }
 }
 
-fn ended(end: &PageEnd, command: &str) -> Ending {
+fn ended(end: &PageEnd, page: &RunPage) -> Ending {
     let (tone, mark, badge) = match end.exit {
         Exit::Done => ("good", "✓", "Done"),
-        Exit::SomeRowsRejected if command == "verify" => ("warn", "!", "Finished with findings"),
+        Exit::SomeRowsRejected if page.dry_run => ("warn", "!", "Some rows would be rejected"),
+        Exit::SomeRowsRejected if page.subject.command == "verify" => ("warn", "!", "Finished with findings"),
         Exit::SomeRowsRejected => ("warn", "!", "Finished, some rows rejected"),
         Exit::Stopped | Exit::Busy => ("warn", "‖", "Stopped before the end"),
         Exit::Guarded => ("bad", "✕", "Refused by a safety check"),
@@ -223,15 +224,20 @@ fn ended(end: &PageEnd, command: &str) -> Ending {
         Exit::Fatal | Exit::OfProgram(_) => ("bad", "✕", "Could not go on"),
     };
     let badge = format!("{badge} (exit code {})", end.exit.code());
-    Ending { tone, mark, badge, sentence: sentence(&end.why), hint: end.hint.as_deref().map(shown_whole) }
+    Ending { tone, mark, badge, sentence: sentence(&end.why, page), hint: end.hint.as_deref().map(shown_whole) }
 }
 
-/// Words as a sentence.
-fn sentence(words: &str) -> String {
+/// Words as a sentence. A name at its front, of a file or of an API, stays as it is.
+fn sentence(words: &str, page: &RunPage) -> String {
+    let is_file = page.subject.files.iter().any(|file| words.starts_with(&*file.path.to_string_lossy()));
     let words = shown_whole(words);
+    let end = if words.ends_with(['.', '!', '?']) { "" } else { "." };
+    let first_word = words.split(' ').next().unwrap_or_default();
+    if is_file || !first_word.trim_end_matches(',').chars().all(char::is_alphabetic) {
+        return format!("{words}{end}");
+    }
     let mut chars = words.chars();
     let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    let end = if words.ends_with(['.', '!', '?']) { "" } else { "." };
     format!("{first}{}{end}", chars.as_str())
 }
 
@@ -349,7 +355,7 @@ fn facts(page: &RunPage, figures: &Figures, now: Instant) -> Vec<(&'static str, 
             facts.extend(quota_words(quota).map(|words| ("shared limit", words)));
         }
         let percentiles = [latency.p50, latency.p95, latency.p99].map(count).join(" / ");
-        facts.push(("latency p50 / p95 / p99", format!("{percentiles} ms")));
+        facts.push(("latency p50 / p95 / p99, of all answers", format!("{percentiles} ms")));
     }
     facts
 }

@@ -127,6 +127,12 @@ fn a_run_into_the_real_service_says_so_first() {
             assert!(real.contains("this goes to the real service: app 1400000000 at no-such-host.invalid"), "{command:?} {page:?}: {real}");
         }
     }
+    for command in [&["import", "--dry-run"][..], &["sync", "--state", "s.db", "--dry-run"]] {
+        for page in [&[][..], &page] {
+            let dry = first(&[command, page].concat(), real_host);
+            assert!(!dry.contains("real service"), "nothing is sent: {command:?} {page:?}: {dry}");
+        }
+    }
     let server = Server::new(|_| imported());
     let rehearsal = first(&import, &server.endpoint());
     assert!(!rehearsal.contains("real service"), "{rehearsal}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::server::{Server, code, imported};
+use crate::support::server::{Act, Server, acts, answer, code, imported};
 use crate::support::{Call, CliFixture, SDKAPPID, users};
 
 /// A UserID that would be a script if a page took it for one.
@@ -105,6 +105,8 @@ fn a_refusal_leaves_a_report_too_and_an_end_of_another_process_does_not() {
     reporting(bench.import(&server)).args(&["--dry-run"]).run().exits(0);
     let html = report(&bench);
     assert!(html.contains("class=\"ending good\"") && html.contains("3 rows can be sent") && !html.contains("<figure"), "{html}");
+    assert!(html.contains("chatlift import --dry-run users.csv</title>"), "it says what it was: {html}");
+    assert!(html.contains(&format!("into app {SDKAPPID} at http://127.0.0.1")), "and for which app: {html}");
     reporting(bench.import(&server)).args(&["--dry-run", "--delimiter", ";"]).run().exits(2);
     assert!(report(&bench).contains("exit code 2"), "a dry run that is refused leaves one, too");
     assert!(!bench.names().contains("summary.json.tmp") && server.calls() == 0);
@@ -229,4 +231,52 @@ fn a_verification_shows_what_it_found() {
     let reasons = element(&html, "id=\"reasons\"");
     assert!(reasons.contains("3 missing") && reasons.contains("<code>user1</code>"), "{reasons}");
     assert!(element(&html, "id=\"files\"").contains("users.repair.csv"));
+}
+
+#[test]
+fn a_sentence_leaves_the_name_of_a_file_as_it_is() {
+    let bench = CliFixture::new();
+    let server = Server::new(|_| imported());
+    for name in ["nofile.csv", "nofile", "two words.csv"] {
+        reporting(bench.quiet_import_into(name, &server.endpoint()).against(&server)).run().exits(2);
+        let html = report(&bench);
+        let sentence = element(&html, "class=\"sentence\"");
+        assert!(!sentence.contains("Nofile") && !sentence.contains("Two words"), "{sentence}");
+        assert!(sentence.contains(name), "{sentence}");
+    }
+}
+
+#[test]
+fn every_request_stands_in_the_table_of_what_came_back() {
+    let bench = CliFixture::with_users(60);
+    let asked = std::sync::atomic::AtomicU64::new(0);
+    let server = Server::new(move |_| match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        number if number % 10 == 3 => answer("502 Bad Gateway", "", "<html>"),
+        number if number % 10 == 6 => acts([Act::Reset]),
+        _ => imported(),
+    });
+    reporting(bench.import(&server)).run().exits(0);
+    let html = report(&bench);
+    let codes = element(&html, "id=\"codes\"");
+    assert!(codes.contains("<code>HTTP 502</code>") && codes.contains("<code>no answer</code>"), "{codes}");
+    let counts = codes.split("data-label=\"answers\">").skip(1).map(|cell| cell[..cell.find('<').unwrap()].replace(',', ""));
+    let sum: usize = counts.map(|number| number.parse::<usize>().unwrap()).sum();
+    assert_eq!(sum, server.calls(), "{codes}");
+}
+
+#[test]
+fn a_run_that_a_guard_refuses_lists_no_file_of_an_earlier_one() {
+    let bench = CliFixture::with_users(10);
+    let sync = || bench.call(&["sync", "users.csv", "--state", "s.db", "--sandbox"]);
+    sync().run().exits(0);
+    bench.write("users.csv", "UserID\n");
+    for (flags, code) in [(&[][..], 6), (&["--dry-run"], 6)] {
+        reporting(sync()).args(flags).run().exits(code);
+        let html = report(&bench);
+        let files = element(&html, "id=\"files\"");
+        assert!(files.contains("users.csv") && files.contains("s.db"), "{files}");
+        for earlier in ["users.results.csv", "users.checkpoint.json"] {
+            assert!(!files.contains(&format!("<code>{earlier}</code>")), "{earlier}: {files}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use futures_util::stream::LocalBoxStream;
 use indicatif::MultiProgress;
 use tokio::time::Instant;
 
-use super::client::{ServiceClient, build_client};
+use super::client::{ServiceClient, build_client, named_target};
 use super::command_end::{CommandEnd, EndSteps, Ended};
 use super::exit_messages::cannot_open;
 use super::flags::ImportFlags;
@@ -44,6 +44,9 @@ pub(super) fn run(flags: &ImportFlags) -> CommandEnd {
     notify::begin("import: reading the input");
     EndSteps::of_import(flags).after(|steps| {
         if flags.run.dry_run {
+            let page = steps.page();
+            page.update(|page, _| page.is_dry_run());
+            named_target(&flags.run.connection, &environment).iter().for_each(|target| page.goes_to(target));
             let (rates, shared) = (job::forecast_rates(&flags.run)?, job::forecast_quota(&flags.run));
             return Ok(check::run(&flags.run.input, rates, shared, job::admission(flags)).into());
         }

@@ -48,7 +48,12 @@ impl<'a> SyncJob<'a> {
     pub(super) fn of(flags: &'a SyncFlags, steps: &EndSteps) -> Result<Self, ExitMessage> {
         let (began_at, typed) = (SystemTime::now(), &flags.run);
         let mut connection = Connection::resolve(&typed.connection, &environment)?;
-        steps.announce(&connection);
+        if typed.dry_run {
+            steps.page().update(|page, _| page.is_dry_run());
+            steps.announce_page();
+        } else {
+            steps.announce(&connection);
+        }
         fd_limit::make_room(&mut connection, Keeps::State)?;
         let lanes = Lanes::new(typed, &connection)?;
         let paths = paths(typed, &state::names(&flags.state))?;
