@@ -240,8 +240,11 @@ fn a_sync_counts_and_forecasts_the_rows_that_get_a_result() {
     for changed_first in [true, false] {
         let bench = CliFixture::new();
         let rows = |same: &str, changed: &str| {
-            let same: String = (0..SAME).map(|user| format!("same{user},{same}\n")).collect();
-            let changed: String = (0..CHANGED).map(|user| format!("changed{user},{changed}\n")).collect();
+            let lines = |id: &str, nick: &str, users: usize| {
+                let lines: Vec<String> = (0..users).map(|user| format!("{id}{user},{nick}\n")).collect();
+                lines.concat()
+            };
+            let (same, changed) = (lines("same", same, SAME), lines("changed", changed, CHANGED));
             let (first, last) = if changed_first { (changed, same) } else { (same, changed) };
             format!("UserID,Nick\n{first}{last}")
         };
