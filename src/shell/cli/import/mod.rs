@@ -46,7 +46,9 @@ pub(super) fn run(flags: &ImportFlags) -> CommandEnd {
         if flags.run.dry_run {
             let page = steps.page();
             page.update(|page, _| page.is_dry_run());
-            named_target(&flags.run.connection, &environment).iter().for_each(|target| page.goes_to(target));
+            if let Some(target) = named_target(&flags.run.connection, &environment) {
+                page.goes_to(&target);
+            }
             let (rates, shared) = (job::forecast_rates(&flags.run)?, job::forecast_quota(&flags.run));
             return Ok(check::run(&flags.run.input, rates, shared, job::admission(flags)).into());
         }
