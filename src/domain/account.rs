@@ -15,11 +15,8 @@ pub use twins::TwinKind;
 pub use user_id::{USER_ID_MAX_BYTES, UserId, UserIds};
 
 use super::known_text::KnownText;
-use super::profile::{PerField, ProfileField};
+use super::profile::{FIELD_MAX_BYTES, PerField, ProfileField};
 use super::tag::TagItem;
-
-/// Longest Nick or FaceUrl, in bytes of UTF-8. Source: Tencent's documentation of the profile fields.
-pub const FIELD_MAX_BYTES: usize = 500;
 
 /// A field of the input that the import sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,10 +5,10 @@
 use std::time::{Duration, SystemTime};
 
 use crate::domain::account::USER_ID_MAX_BYTES;
-pub use crate::domain::known_account::{Carried, InDoubt, KnownAccount, PROFILE_BYTES, ProfileHashes};
+pub use crate::domain::known_account::{AccountCall, Carried, InDoubt, KnownAccount, PROFILE_BYTES, ProfileHashes};
 use crate::domain::known_tags::RecordTags;
 use crate::domain::lookalike::Lookalike;
-pub use crate::domain::op::{AccountCall, Op, Ops, TagComparison, Update};
+pub use crate::domain::op::{Op, Ops, TagComparison, Update};
 
 /// A time in milliseconds since the epoch.
 #[must_use]

@@ -5,7 +5,6 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::domain::known_tags::{KnownTags, TagHash, TagNumber};
-use crate::domain::op::AccountCall;
 use crate::domain::profile::{FieldSet, PerField, ProfileField};
 
 /// The profile of an account as a hash (XXH3, 64 bits) per field; `None` for a field that is unknown or not given.
@@ -133,6 +132,14 @@ pub struct KnownAccount {
     /// did not record it.
     pub raised_at: Option<i64>,
     pub tags: KnownTags,
+}
+
+/// Whether an update imports the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AccountCall {
+    Imported,
+    /// Only tags are set.
+    Left,
 }
 
 /// What the requests for a record carry.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::change::{InDoubt, KnownAccount, ProfileHashes};
+use super::known_account::{AccountCall, InDoubt, KnownAccount, ProfileHashes};
 use super::known_tags::{TAGS_MAX, TagSet};
 use super::profile::{FieldSet, ProfileField};
 
@@ -30,14 +30,6 @@ pub struct Update {
     pub account: AccountCall,
     /// What of the account is in doubt besides tags. Only whoever has planned knows it.
     pub in_doubt: InDoubt,
-}
-
-/// Whether an update imports the account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AccountCall {
-    Imported,
-    /// Only tags are set.
-    Left,
 }
 
 /// How the tags of a record compare with those of its account.

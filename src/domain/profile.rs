@@ -1,5 +1,8 @@
 //! The profile fields of an account, in one table: their names in requests and files, and their place in a state.
 
+/// Longest text of a profile field, in bytes of UTF-8. Source: Tencent's documentation of the profile fields.
+pub const FIELD_MAX_BYTES: usize = 500;
+
 /// A profile field that accounts are imported with, and that is compared and kept by its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ProfileField {

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::account::FIELD_MAX_BYTES;
 use super::known_text::KnownText;
+use super::profile::FIELD_MAX_BYTES;
 use invalid::nameable_word;
 pub use invalid::{InvalidTagValue, WhyInvalid};
 

@@ -87,19 +87,33 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The paths behind `crate::` in a source file, without its tests.
-fn imports(source: &str) -> BTreeSet<String> {
+/// The paths behind `crate::` and `super::` in a source file, without its tests; `inside` is the file's place in `src`.
+fn imports(source: &str, inside: &Path) -> BTreeSet<String> {
     let source = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let mut module: Vec<&str> = inside.iter().map(|part| part.to_str().unwrap().trim_end_matches(".rs")).collect();
+    module.retain(|name| *name != "mod");
     let mut found = BTreeSet::new();
-    for line in code {
+    for line in source.lines().filter(|line| !line.trim_start().starts_with("//")) {
         for behind in line.split("crate::").skip(1) {
-            let end = behind.find(|char: char| !(char.is_alphanumeric() || char == '_' || char == ':')).unwrap_or(behind.len());
-            found.insert(behind[..end].to_owned());
             assert!(!behind.starts_with('{'), "write one `use crate::…` a module: {line}");
+            found.insert(path_at_start(behind));
+        }
+        let path = line.trim_start().trim_start_matches("pub ").strip_prefix("use ").unwrap_or_default();
+        let behind = path.trim_start_matches("super::");
+        let ups = (path.len() - behind.len()) / "super::".len();
+        // Nearer ones stay in the module.
+        if ups > 0 && ups + 1 == module.len() {
+            assert!(!behind.starts_with('{'), "write one `use super::…` a module: {line}");
+            found.insert(format!("{}::{}", module[0], path_at_start(behind)));
         }
     }
     found
+}
+
+/// The path that a text begins with.
+fn path_at_start(text: &str) -> String {
+    let end = text.find(|char: char| !(char.is_alphanumeric() || char == '_' || char == ':')).unwrap_or(text.len());
+    text[..end].to_owned()
 }
 
 /// The imports of each module, with a file that has them.
@@ -111,7 +125,7 @@ fn imported() -> BTreeMap<(Module, Module), PathBuf> {
     for file in files {
         let inside = file.strip_prefix(&src).unwrap();
         let Some(importer) = Module::in_file(inside) else { continue };
-        for target in imports(&std::fs::read_to_string(&file).unwrap()) {
+        for target in imports(&std::fs::read_to_string(&file).unwrap(), inside) {
             found.insert((importer.clone(), Module::of(&target)), inside.to_owned());
         }
     }
@@ -159,7 +173,10 @@ fn the_rule_can_be_broken() {
     assert!(breaks("flow::dispatch", "shell::cli::flags"));
     assert!(breaks("shell::screen", "shell::cli::flags"));
     assert!(breaks("sandbox::app", "io::api::usersig"));
-    assert!(imports("use crate::io::gate::Gate;\n// crate::shell::cli\n").contains("io::gate::Gate"));
+    let imported = |source: &str, file: &str| imports(source, Path::new(file)).into_iter().collect::<Vec<_>>();
+    assert_eq!(imported("use crate::io::gate::Gate;\n// crate::shell::cli\n", "domain/tag.rs"), ["io::gate::Gate"]);
+    assert_eq!(imported("use super::account::UserId;\n", "domain/tag.rs"), ["domain::account::UserId"]);
+    assert_eq!(imported("pub use super::super::tag::Tag;\n", "domain/account/invalid.rs"), ["domain::tag::Tag"]);
     let arrow = |from: &str, to: &str| (Module::of(from), BTreeSet::from([Module::of(to)]));
     assert!(circle(&BTreeMap::from([arrow("io::a", "io::b"), arrow("io::b", "io::a")])).is_some());
     assert!(circle(&BTreeMap::from([arrow("io::a", "io::b")])).is_none());
