@@ -8,8 +8,9 @@ pub mod lock;
 pub mod spool;
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// Links that are followed to a file that isn't there. Source: the kernel's own limit.
@@ -33,6 +34,17 @@ pub fn resolved(path: &Path) -> PathBuf {
         Ok(folder) => folder.join(path.file_name().unwrap_or_default()),
         Err(_) => path,
     })
+}
+
+/// What a path is that is no regular file.
+#[must_use]
+pub fn describe(kind: FileType) -> &'static str {
+    match kind {
+        _ if kind.is_dir() => "a folder",
+        _ if kind.is_fifo() => "a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
 }
 
 /// Makes the names in the folder of `path` last.

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{aside, lock, sync_folder_of};
+use super::{aside, lock, resolved, sync_folder_of};
 
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Begins a file that will replace the one at `path`, or the one that a link there leads to.
+    /// Begins a file that will replace the one at `path`, or take the place to which a link there leads, whether a file is there or not.
     ///
     /// # Errors
     /// The disk's.
@@ -69,7 +69,7 @@ impl AtomicFile {
     }
 
     fn made_by(path: &Path, make: impl FnOnce(&Path) -> io::Result<File>) -> io::Result<Self> {
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let path = resolved(path);
         let aside = aside(&path)?;
         let file = BufWriter::new(make(&aside)?);
         Ok(Self { path, aside, file, has_name: false })

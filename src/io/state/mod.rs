@@ -36,7 +36,7 @@ pub use run_record::{Earlier, Finish, NewRun, OpenRun, RunInput, RunRecord, RunT
 use crate::domain::target::Target;
 use crate::io::files::atomic::{AtomicFile, Readers};
 use crate::io::files::lock::{self, Lockfile};
-use crate::io::files::{folder_of, resolved, sync_folder_of};
+use crate::io::files::{describe, folder_of, resolved, sync_folder_of};
 
 /// How long a look waits for a change to be made. Chosen: beginning a first run of 10 million rows takes some seconds.
 const READER_WAITS: Duration = Duration::from_secs(30);
@@ -153,6 +153,8 @@ pub enum StateError {
     Locked { path: PathBuf },
     #[error("{} is no state of chatlift", path.display())]
     Foreign { path: PathBuf },
+    #[error("{} is no state of chatlift: it is {kind}, not a file", path.display())]
+    NoFile { path: PathBuf, kind: &'static str },
     #[error("{} is of version {version}; this chatlift reads versions {} to {}", path.display(), schema::OLDEST, schema::VERSION)]
     Version { path: PathBuf, version: i64 },
     #[error("cannot {what} {}", path.display())]
@@ -190,6 +192,7 @@ impl StateError {
                 matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
             }
             StateError::Foreign { .. }
+            | StateError::NoFile { .. }
             | StateError::Version { .. }
             | StateError::File { .. }
             | StateError::Source(_)
@@ -202,7 +205,11 @@ impl StateError {
     #[must_use]
     pub fn is_callers(&self) -> bool {
         match self {
-            StateError::Locked { .. } | StateError::Foreign { .. } | StateError::Version { .. } | StateError::OtherRun { .. } => true,
+            StateError::Locked { .. }
+            | StateError::Foreign { .. }
+            | StateError::NoFile { .. }
+            | StateError::Version { .. }
+            | StateError::OtherRun { .. } => true,
             StateError::Database { source, .. } => {
                 matches!(source.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly))
             }
@@ -218,8 +225,9 @@ impl StateError {
 /// Takes the right to change the state at `path`, under whatever name; the file of the lock stands beside it.
 ///
 /// # Errors
-/// [`StateError::Locked`] if another process has it, or the disk's.
+/// [`StateError::Locked`] if another process has it, as [`ensure_file`], or the disk's.
 pub fn lock(path: &Path) -> Result<StateLock, StateError> {
+    ensure_file(path)?;
     let [_, beside, ..] = names(path);
     let cannot = |source| StateError::File { what: "lock", path: beside.clone(), source };
     let file = lock::take(&beside).map_err(cannot)?.ok_or_else(|| StateError::Locked { path: path.to_owned() })?;
@@ -228,12 +236,28 @@ pub fn lock(path: &Path) -> Result<StateLock, StateError> {
     lock.hold().map(|()| lock)
 }
 
-/// The names that a state takes: its own, its lock's, that of the file in which SQLite keeps what a change may have to undo, and those under
-/// which older versions are kept. Whatever links lead to it, they are the same.
+/// Refuses what is there under the name of a state and is no file: a pipe would be waited for without an end.
+///
+/// # Errors
+/// [`StateError::NoFile`].
+pub fn ensure_file(path: &Path) -> Result<(), StateError> {
+    let no_file = |path: &Path| std::fs::metadata(path).ok().map(|stat| stat.file_type()).filter(|kind| !kind.is_file());
+    let refused = |path: &Path, kind| Err(StateError::NoFile { path: path.to_owned(), kind: describe(kind) });
+    if let Some(kind) = no_file(path) {
+        return refused(path, kind);
+    }
+    // Whatever else is wrong with what stands beside it is told by whoever opens it.
+    let beside = names(path).into_iter().skip(1).find_map(|name| no_file(&name).filter(|kind| !kind.is_dir()).map(|kind| (name, kind)));
+    beside.map_or(Ok(()), |(name, kind)| refused(&name, kind))
+}
+
+/// The names that a state takes: its own, its lock's, that of the file in which SQLite keeps what a change may have to undo, those under
+/// which older versions are kept, and those of the two files that SQLite would take for its own if they were there. Whatever links lead to
+/// it, they are the same.
 #[must_use]
-pub fn names(path: &Path) -> [PathBuf; 5] {
+pub fn names(path: &Path) -> [PathBuf; 7] {
     let path = resolved(path);
-    ["", ".lock", "-journal", ".v1", ".v2"].map(|ending| {
+    ["", ".lock", "-journal", ".v1", ".v2", "-wal", "-shm"].map(|ending| {
         let mut name = path.as_os_str().to_owned();
         name.push(ending);
         name.into()
@@ -258,10 +282,10 @@ impl StateDb {
     /// # Errors
     /// [`StateError`] for a file that is no state or can't be read.
     pub fn find(path: &Path) -> Result<Option<Self>, StateError> {
+        ensure_file(path)?;
         match std::fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StateError::File { what: "read", path: path.to_owned(), source }),
-            Ok(stat) if stat.is_dir() => return Err(StateError::Foreign { path: path.to_owned() }),
             Ok(_) => {}
         }
         let mut state = Self::connect(path)?;
@@ -338,7 +362,7 @@ impl StateDb {
 
     /// Makes a state of an older version one of today's; as it was, it is kept beside. A crash leaves one or the other, whole.
     fn carry_over(&mut self) -> Result<(), StateError> {
-        let [own, _, _, first, second] = names(&self.path);
+        let [own, _, _, first, second, ..] = names(&self.path);
         let old = if self.version == schema::OLDEST { first } else { second };
         keep_copy(&own, &old).map_err(|source| StateError::File { what: "keep the older state as", path: old.clone(), source })?;
         // What is written from here on is of this version.

@@ -7,9 +7,9 @@ use std::path::Path;
 use super::outputs::{OwnStream, own_stream};
 use super::pipe::{self, Patient};
 use super::signals::Leftover;
-use crate::io::files::aside;
 use crate::io::files::atomic::AtomicFile;
 pub(super) use crate::io::files::atomic::Readers;
+use crate::io::files::{aside, resolved};
 
 /// Writes a file aside and gives it its name once its bytes last; whoever needs the name to last syncs the folder. A path that is no
 /// regular file (a pipe, a device) is written to, not replaced; so are the standard streams, whatever they are.
@@ -25,7 +25,8 @@ pub(super) fn write<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dy
     match fs::metadata(path) {
         Ok(meta) if !meta.is_file() => write(&mut Patient(pipe::open(path)?)),
         Ok(_) => replace(&path.canonicalize()?, readers, write),
-        Err(error) if error.kind() == ErrorKind::NotFound => replace(path, readers, write),
+        // A link stays one, whether there is a file yet where it leads or not.
+        Err(error) if error.kind() == ErrorKind::NotFound => replace(&resolved(path), readers, write),
         Err(error) => Err(error),
     }
 }
@@ -89,6 +90,10 @@ mod tests {
         write_text(&link, "new").unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&target).unwrap(), "new");
+        fs::remove_file(&target).unwrap();
+        write_text(&link, "newer").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "although nothing was there");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "newer");
         write_text(Path::new("/dev/null"), "new").unwrap();
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     }

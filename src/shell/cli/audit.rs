@@ -1,15 +1,14 @@
 //! `chatlift audit`: the report for people, and its exit code.
 
 use std::fmt;
-use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind};
 
 use super::access::why_denied;
 use super::flags::AuditFlags;
 use super::input::{Stream, roster_error, shown, unreadable};
 use super::settings::format;
 use super::stdout::print;
-use super::{check, columns, input};
+use super::{check, columns, input, small_file};
 use crate::domain::figures::{count, counted};
 use crate::flow::audit::{AuditError, AuditReport, EXAMPLES, Problem, audit};
 use crate::io::journal::results_reader::{Results, ResultsError};
@@ -29,12 +28,15 @@ fn audited(flags: &AuditFlags) -> Result<ExitMessage, ExitMessage> {
             ResultsError::Empty | ResultsError::Header => {
                 ExitMessage::yours(why, "give the results file of an import: --results FILE.results.csv")
             }
+            ResultsError::Read(error) if error.kind() == ErrorKind::TimedOut => {
+                ExitMessage::yours(why, "begin to write the pipe, or name a file")
+            }
             ResultsError::Read(error) => unreadable(format!("{why}{}", why_denied(results_path, &error)), &error),
         }
     };
     let mut stream = Stream::open(&flags.input)?;
     let (header, blank, records) = stream.records(&format(&flags.input)).map_err(|error| roster_error(path, &error))?;
-    let file = File::open(results_path).map_err(|error| results_word(error.into()))?;
+    let file = small_file::open(results_path).map_err(|error| results_word(error.into()))?;
     let results = Results::new(BufReader::new(file)).map_err(results_word)?;
     columns::report(&header)?;
     let report = audit(records, results).map_err(|error| match error {

@@ -8,12 +8,12 @@ use std::time::{Instant, SystemTime};
 use super::atomic::Readers;
 use super::flags::{CommandWords, EndFlags, ImportFlags, PageFlags, RunFlags, SyncFlags, VerifyFlags};
 use super::lanes::asked_lane;
-use super::on_end::OnEndCall;
+use super::on_end::{OnEndCall, file_of};
 use super::outputs::{JudgedOutputs, NamedOutputs, OutputKind, read_for};
 use super::page::{PageShow, PageWatch, ResultsOfRun};
 use super::page_subject;
 use super::settings::Connection;
-use super::{atomic, input, notify, pipe, run, signals, small_file};
+use super::{atomic, environment, input, notify, pipe, run, signals, small_file};
 use crate::domain::guard::Guard;
 use crate::io::journal::paths::beside;
 use crate::io::state::{self, StateDb};
@@ -304,7 +304,10 @@ impl EndSteps {
 
 /// The outputs of a command with those that every command may have.
 fn judged(outputs: NamedOutputs, ending: &EndFlags, page: &PageFlags) -> JudgedOutputs {
-    outputs.and(OutputKind::METRICS, ending.metrics_file.as_deref()).and(OutputKind::REPORT, page.report.as_deref()).judged()
+    let program = ending.on_end.as_ref().and_then(|CommandWords(words)| words.first());
+    let program = program.and_then(|program| file_of(program, environment("PATH").as_deref()));
+    let outputs = outputs.sparing(program).and(OutputKind::METRICS, ending.metrics_file.as_deref());
+    outputs.and(OutputKind::REPORT, page.report.as_deref()).judged()
 }
 
 fn on_end(flags: &EndFlags) -> Option<Vec<String>> {

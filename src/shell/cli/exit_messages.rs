@@ -1,5 +1,6 @@
 //! The exit messages of an import: how it ended, why, and what to do.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::access::{is_callers, is_out_of_files, why_denied};
@@ -189,6 +190,10 @@ pub(super) fn disk_failed(error: &DiskError) -> ExitMessage {
     let why = format!("{}{}", causes(error), why_denied(&error.path, &error.source));
     if is_out_of_files(&error.source) {
         return ExitMessage::yours(why, MORE_FILES);
+    }
+    if error.source.kind() == ErrorKind::FileTooLarge {
+        let hint = "let files be longer (`ulimit -f` shows the limit); what was committed stays, and the same command resumes";
+        return ExitMessage::new(Exit::Fatal, why, hint);
     }
     ExitMessage::new(Exit::Fatal, why, "make room or repair the disk; what was committed stays, and the same command resumes")
 }

@@ -1,13 +1,14 @@
 //! The program that `--on-end` names: started when everything is written and all locks are released, and never waited for without a bound.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +82,15 @@ impl OnEndCall {
 /// The call that a process has left to this one, which has taken its place; a signal had ended that one.
 pub(super) fn pending(environment: impl Fn(&str) -> Option<OsString>) -> Option<OnEndCall> {
     serde_json::from_str(environment(PENDING)?.to_str()?).ok()
+}
+
+/// The file of a program as it is started: a name without a slash is looked up in `search`, the list of folders that is PATH.
+pub(super) fn file_of(program: &str, search: Option<&OsStr>) -> Option<PathBuf> {
+    if program.contains('/') {
+        return Some(program.into());
+    }
+    let can_start = |file: &Path| file.is_file() && accessat(CWD, file, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+    std::env::split_paths(search?).map(|folder| folder.join(program)).find(|file| can_start(file))
 }
 
 /// How long the program is waited for.

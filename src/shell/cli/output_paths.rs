@@ -1,19 +1,18 @@
 //! Checks the names of the files that a run goes on with: no two may be the same file, and each must be one that can be written. `outputs`
 //! does the same for those that are written for others.
 
-use std::fs::FileType;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, Mode, accessat, statfs};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, accessat, fstat, statfs};
 use rustix::process::geteuid;
 
 use super::access::why_denied;
 use super::flags::RunFlags;
 use super::input;
 use super::small_file;
-use crate::io::files::{folder_of, resolved};
+use crate::io::files::{describe, folder_of, resolved};
 use crate::io::journal::paths::RunPaths;
 use crate::shell::exit::ExitMessage;
 
@@ -25,12 +24,11 @@ pub(super) fn paths(flags: &RunFlags, of_state: &[PathBuf]) -> Result<RunPaths, 
     }
     let paths = flags.files.paths(file);
     let own = paths.everything();
-    let given = Some(file.as_path()).filter(|file| !input::is_stdin(file));
-    let all = own.iter().chain(of_state).map(PathBuf::as_path).chain(given);
+    let all = own.iter().chain(of_state).map(|path| NamedFile::of(path)).chain([NamedFile::of_input(file)]);
     ensure_distinct(all, "input, results, rejects, checkpoint and state must be different files")?;
-    own.iter().chain(of_state).try_for_each(|path| ensure_name_fits(path))?;
+    own.iter().try_for_each(|path| ensure_name_fits(path, SHORTER_NAMES))?;
+    of_state.iter().try_for_each(|path| ensure_name_fits(path, "give --state a shorter name"))?;
     own.iter().try_for_each(|path| ensure_file(path, "--results, --rejects and --checkpoint name others"))?;
-    of_state.iter().try_for_each(|path| ensure_no_stream(path))?;
     if !flags.dry_run {
         ensure_appendable(Named::RESULTS, &paths.results)?;
         ensure_appendable(Named::REJECTS, &paths.rejects)?;
@@ -38,6 +36,9 @@ pub(super) fn paths(flags: &RunFlags, of_state: &[PathBuf]) -> Result<RunPaths, 
     }
     Ok(paths)
 }
+
+/// What helps if a name of a run's files is too long.
+const SHORTER_NAMES: &str = "--results with a shorter name shortens those that are made from it; --rejects and --checkpoint name their own";
 
 /// The exit message for a stream without a name for its results.
 pub(super) fn cannot_be_named_after(file: &Path) -> ExitMessage {
@@ -49,14 +50,14 @@ pub(super) fn cannot_be_named_after(file: &Path) -> ExitMessage {
 const NAME_MAX: usize = 255;
 
 /// Refuses a name that is too long for a file; names derived from it are even longer.
-pub(super) fn ensure_name_fits(path: &Path) -> Result<(), ExitMessage> {
+pub(super) fn ensure_name_fits(path: &Path, hint: &str) -> Result<(), ExitMessage> {
     let name = path.file_name().unwrap_or_default();
     if name.len() <= NAME_MAX {
         return Ok(());
     }
     Err(ExitMessage::yours(
         format!("the name {} is too long: it has {} bytes, a file's has at most {NAME_MAX}", name.display(), name.len()),
-        "--results with a shorter name shortens those that are made from it; a shorter --state or --plan its own",
+        hint,
     ))
 }
 
@@ -67,27 +68,6 @@ pub(super) fn ensure_file(path: &Path, hint: &str) -> Result<(), ExitMessage> {
         Ok(())
     } else {
         Err(ExitMessage::yours(format!("{} is {}, not a file", path.display(), describe(stat.file_type())), hint))
-    }
-}
-
-/// Refuses a pipe or a device as a state: opening it would wait, and no signal ends that. What else is no state is told by who opens it.
-pub(super) fn ensure_no_stream(state: &Path) -> Result<(), ExitMessage> {
-    match std::fs::metadata(state) {
-        Ok(stat) if !stat.is_file() && !stat.is_dir() => Err(ExitMessage::yours(
-            format!("{} is no state of chatlift: it is {}", state.display(), describe(stat.file_type())),
-            "name a file; sync and import make one with --state",
-        )),
-        Ok(_) | Err(_) => Ok(()),
-    }
-}
-
-/// What a path is that is no regular file.
-pub(super) fn describe(kind: FileType) -> &'static str {
-    match kind {
-        _ if kind.is_dir() => "a folder",
-        _ if kind.is_fifo() => "a pipe",
-        _ if kind.is_socket() => "a socket",
-        _ => "a device",
     }
 }
 
@@ -103,14 +83,52 @@ pub(super) fn ensure_own(path: &Path, what: &str, is_own: impl FnOnce(&[u8]) -> 
     Err(ExitMessage::yours(format!("{} is not {what}, and would be overwritten", path.display()), hint))
 }
 
-/// Refuses two names of the same file.
-pub(super) fn ensure_distinct<'a>(names: impl Iterator<Item = &'a Path>, hint: &str) -> Result<(), ExitMessage> {
-    let mut names: Vec<PathBuf> = names.map(resolved).collect();
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(ExitMessage::yours(format!("{} is named for two files at once", pair[0].display()), hint)),
-        None => Ok(()),
+/// A file that a command names, told from others by its name and, where it is there, by what the name leads to.
+#[derive(Debug)]
+pub(super) struct NamedFile {
+    given: PathBuf,
+    /// Without links and detours.
+    pub(super) name: PathBuf,
+    /// The device and the number of a regular file, which all its hard links share.
+    file: Option<(u64, u64)>,
+}
+
+impl NamedFile {
+    pub(super) fn of(path: &Path) -> Self {
+        let stat = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
+        Self { given: path.to_owned(), name: resolved(path), file: stat.map(|stat| (stat.dev(), stat.ino())) }
     }
+
+    /// The same for a file that is read: `-` is what stands behind standard input.
+    pub(super) fn of_input(path: &Path) -> Self {
+        if !input::is_stdin(path) {
+            return Self::of(path);
+        }
+        let stat = fstat(io::stdin()).ok().filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+        Self { given: path.to_owned(), name: resolved(path), file: stat.map(|stat| (stat.st_dev, stat.st_ino)) }
+    }
+
+    /// Whether both are the same file.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.name == other.name || (self.file.is_some() && self.file == other.file)
+    }
+
+    /// The exit message for a file that is this other one, too.
+    pub(super) fn named_twice(&self, other: &Self, hint: &str) -> ExitMessage {
+        let also = if self.name == other.name { String::new() } else { format!(": it is {}, too", input::shown(&other.given)) };
+        ExitMessage::yours(format!("{} is named for two files at once{also}", self.name.display()), hint)
+    }
+}
+
+/// Refuses two names of the same file.
+pub(super) fn ensure_distinct(files: impl Iterator<Item = NamedFile>, hint: &str) -> Result<(), ExitMessage> {
+    let files: Vec<NamedFile> = files.collect();
+    for (number, file) in files.iter().enumerate() {
+        if let Some(other) = files[number + 1..].iter().find(|other| file.is(other)) {
+            return Err(file.named_twice(other, hint));
+        }
+    }
+    Ok(())
 }
 
 /// A file that a command writes: what it is in a sentence, and the flag that names it, without its hyphens.
@@ -130,7 +148,7 @@ impl Named {
 /// Refuses at the start a file that could not be created or replaced later. It leaves nothing behind.
 pub(super) fn ensure_writable(named: Named, path: &Path) -> Result<(), ExitMessage> {
     let Named { what, flag } = named;
-    ensure_name_fits(path)?;
+    ensure_name_fits(path, &format!("give --{flag} a shorter name"))?;
     if path.is_dir() {
         return Err(ExitMessage::yours(format!("the {what} {} is a folder", path.display()), format!("name a file with --{flag}")));
     }
@@ -171,7 +189,7 @@ fn is_anothers_in_shared_folder(file: &Path, folder: &Path) -> bool {
     Mode::from_raw_mode(folder.mode()).contains(Mode::SVTX) && !user.is_root() && ![file.uid(), folder.uid()].contains(&user.as_raw())
 }
 
-/// An error if `place` denies the access that `path` needs.
+/// An error if `place` ensure_access the access that `path` needs.
 pub(super) fn ensure_access(named: Named, path: &Path, place: &Path, needed: Access) -> Result<(), ExitMessage> {
     accessat(CWD, place, needed, AtFlags::EACCESS).map_err(|error| cannot_write(named, path, (place, &error.into())))
 }

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, OFlags, makedev};
 
 use super::flags::ConnectionFlags;
-use super::output_paths::{Named, describe, ensure_access, ensure_name_fits, ensure_writable};
-use crate::io::files::{aside, resolved};
+use super::output_paths::{Named, NamedFile, ensure_writable, ensure_access, ensure_name_fits};
+use crate::io::files::{aside, describe, resolved};
 use crate::shell::exit::ExitMessage;
 
 /// The numbers of `/dev/null`. Source: Linux' list of devices.
@@ -71,6 +71,12 @@ impl NamedOutputs {
         Self { outputs: Vec::new(), others }
     }
 
+    /// With another file that no output may be written over, if there is one.
+    pub(super) fn sparing(mut self, other: Option<PathBuf>) -> Self {
+        self.others.extend(other);
+        self
+    }
+
     /// With one more, if it is named.
     pub(super) fn and(mut self, kind: OutputKind, path: Option<&Path>) -> Self {
         self.outputs.extend(path.map(|path| (kind, path.to_owned())));
@@ -92,17 +98,20 @@ impl NamedOutputs {
     /// Neither the output nor the name under which it is made is another file of the command.
     fn differs(&self, number: usize) -> Result<(), ExitMessage> {
         let (kind, path) = &self.outputs[number];
-        let path = resolved(path);
-        let made_as = aside(&path).ok();
-        let outputs = self.outputs.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, (_, path))| path);
-        let others: Vec<PathBuf> = self.others.iter().chain(outputs).map(|other| resolved(other)).collect();
-        match [Some(&path), made_as.as_ref()].into_iter().flatten().find(|name| others.contains(name)) {
-            Some(name) => Err(ExitMessage::yours(
-                format!("{} is named for two files at once", name.display()),
-                format!("name another file with --{}", kind.named.flag),
-            )),
-            None => Ok(()),
+        let hint = format!("name another file with --{}", kind.named.flag);
+        let own = NamedFile::of(path);
+        // What is found under that name is removed, whatever other names it has.
+        let made_as = aside(&own.name).ok();
+        let outputs = self.outputs.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, (_, path))| NamedFile::of(path));
+        for other in self.others.iter().map(|other| NamedFile::of_input(other)).chain(outputs) {
+            if own.is(&other) {
+                return Err(own.named_twice(&other, &hint));
+            }
+            if made_as.as_ref() == Some(&other.name) {
+                return Err(other.named_twice(&other, &hint));
+            }
         }
+        Ok(())
     }
 }
 
@@ -187,8 +196,8 @@ fn can_be_output(kind: OutputKind, path: &Path) -> Result<(), ExitMessage> {
     if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
         return no_file("the name of a folder");
     }
-    if let Ok(made_as) = aside(path) {
-        ensure_name_fits(&made_as)?;
+    if let Ok(made_as) = aside(&resolved(path)) {
+        ensure_name_fits(&made_as, &format!("give --{} a shorter name", named.flag))?;
     }
     ensure_writable(named, path)
 }

@@ -177,6 +177,9 @@ fn watch_on_this_thread(end: fn(Exit), ready: &mpsc::Sender<()>) -> io::Result<(
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hangup = if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
+        // A file that would grow beyond the limit of its size ends a run as a full disk does: the write fails. What is started from here
+        // gets the default effect of the signal back.
+        let _outgrown = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
         // This fails only if the receiver is gone, and then nobody waits for it.
         let _ = ready.send(());
         loop {

@@ -5,7 +5,6 @@ use std::io::{self, Seek};
 use std::{env, fmt};
 
 use super::flags::{StateCommand, StateFlags};
-use super::output_paths::ensure_no_stream;
 use super::settings::Connection;
 use super::state_file::{LockedState, state_error};
 use super::stdout::{self, print};
@@ -32,7 +31,6 @@ pub(super) fn run(flags: &StateFlags) -> ExitMessage {
 }
 
 fn find(flags: &StateFlags) -> Result<StateDb, ExitMessage> {
-    ensure_no_stream(&flags.state)?;
     let state = StateDb::find(&flags.state).map_err(|error| state_error(&error))?;
     state.ok_or_else(|| {
         ExitMessage::yours(

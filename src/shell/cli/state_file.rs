@@ -65,6 +65,11 @@ impl LockedState {
     }
 }
 
+/// Refuses a state that is no file, before anything is made for a run.
+pub(super) fn ensure_state_file(state: Option<&Path>) -> Result<(), ExitMessage> {
+    state.map_or(Ok(()), state::ensure_file).map_err(|error| state_error(&error))
+}
+
 /// Why a state is not filled by an import, and what to do about it.
 pub(super) fn fill_error(error: &FillError) -> ExitMessage {
     match error {
@@ -102,6 +107,7 @@ fn denied(error: &StateError) -> String {
         StateError::Database { path, .. } => why_not_writable(path),
         StateError::Locked { .. }
         | StateError::Foreign { .. }
+        | StateError::NoFile { .. }
         | StateError::Version { .. }
         | StateError::Source(_)
         | StateError::Changed { .. }
@@ -116,7 +122,7 @@ pub(super) fn state_error(error: &StateError) -> ExitMessage {
     match error {
         StateError::Locked { path } => busy(why, &[&state::names(path)[1], path], "a state"),
         _ if error.is_others() => ExitMessage::new(Exit::Stopped, why, OTHERS_LOOK),
-        StateError::Foreign { .. } => ExitMessage::yours(why, "name another file with --state"),
+        StateError::Foreign { .. } | StateError::NoFile { .. } => ExitMessage::yours(why, "name another file with --state"),
         StateError::Gone { .. } => ExitMessage::new(Exit::Fatal, why, "bring it back; the same command resumes"),
         StateError::OtherRun { .. } => {
             ExitMessage::yours(why, "bring back the one that was there; the same command resumes, or says what to do")

@@ -142,7 +142,9 @@ fn change(file: &Path, checkpoint: &Checkpoint) -> ChangeSeen {
 
 /// When the first row got its outcome.
 fn begun_at(results: &Path) -> Option<SystemTime> {
-    let results = Results::new(BufReader::new(File::open(results).ok()?)).ok()?;
+    // A pipe that has taken the name would be waited for.
+    let file = results.is_file().then(|| File::open(results))?.ok()?;
+    let results = Results::new(BufReader::new(file)).ok()?;
     results.into_iter().next()?.ok()?.ok()?.finished_at
 }
 

@@ -19,16 +19,14 @@ use super::exit_messages::{aborted, busy, having_waited};
 use super::fd_limit::Keeps;
 use super::flags::{InputFlags, VerifyFlags};
 use super::lanes::dispatch_settings;
-use super::output_paths::{
-    Named, cannot_be_named_after, ensure_distinct, ensure_file, ensure_name_fits, ensure_no_stream, ensure_writable,
-};
+use super::output_paths::{Named, NamedFile, ensure_distinct, ensure_writable, cannot_be_named_after, ensure_name_fits, ensure_file};
 use super::page::PageWatch;
 use super::reach::Reach;
 use super::settings::Connection;
 use super::source::Rereadable;
 use super::state_corrections::Reconciled;
-use super::state_file::LockedState;
-use super::{columns, environment, fd_limit, input, last_calls, log, remedies, signals};
+use super::state_file::{LockedState, ensure_state_file};
+use super::{columns, environment, input, last_calls, log, fd_limit, remedies, signals};
 use crate::domain::account::UserId;
 use crate::domain::command::PerCommand;
 use crate::domain::comparison::FindingCounts;
@@ -83,6 +81,7 @@ fn begins_anew(word: ExitMessage) -> ExitMessage {
 }
 
 fn verified(flags: &VerifyFlags, bars: &MultiProgress, at_end: &EndSteps) -> Result<Ended, ExitMessage> {
+    ensure_state_file(flags.state.as_deref())?;
     let mut connection = Connection::resolve(&flags.connection, &environment)?;
     at_end.announce(&connection);
     fd_limit::make_room(&mut connection, if flags.state.is_some() { Keeps::State } else { Keeps::Nothing })?;
@@ -300,14 +299,13 @@ fn paths(flags: &VerifyFlags) -> Result<VerificationPaths, ExitMessage> {
     let paths = VerificationPaths { results, repair };
     for own in [&paths.results, &paths.repair] {
         ensure_file(own, "name another with --results or --repair")?;
-        ensure_name_fits(own)?;
+        ensure_name_fits(own, "give --results or --repair a shorter name")?;
     }
     // The results are made before the first request, the repair file with its first row.
     ensure_writable(Named::REPAIR, &paths.repair)?;
-    let own = [Some(file).filter(|file| !input::is_stdin(file)), Some(&paths.results), Some(&paths.repair)];
     let of_state: Vec<PathBuf> = flags.state.iter().flat_map(|state| state::names(state)).collect();
-    of_state.iter().try_for_each(|path| ensure_no_stream(path))?;
-    let all = own.into_iter().flatten().chain(&of_state).map(PathBuf::as_path);
+    let own = [&paths.results, &paths.repair].into_iter().chain(&of_state).map(|path| NamedFile::of(path));
+    let all = own.chain([NamedFile::of_input(file)]);
     ensure_distinct(all, "input, results, repair file and state must be different files")?;
     Ok(paths)
 }

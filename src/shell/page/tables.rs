@@ -280,7 +280,9 @@ pub(super) fn files(page: &RunPage) -> Vec<(&'static str, String, String)> {
 pub(super) fn commands(page: &RunPage) -> Vec<(&'static str, &str)> {
     let is_ready = |needs: &Needs| match needs {
         Needs::Checkpoint(paths) => journal::read_checkpoint(&OsDisk, paths).is_some(),
-        Needs::Results(path) => !was_refused(page) && File::open(path).is_ok_and(|file| Results::new(BufReader::new(file)).is_ok()),
+        Needs::Results(path) => {
+            !was_refused(page) && path.is_file() && File::open(path).is_ok_and(|file| Results::new(BufReader::new(file)).is_ok())
+        }
         Needs::AcceptedRows => has_accepted_rows(page),
     };
     let ready = page.subject.commands.iter().filter(|next| is_ready(&next.needs));

@@ -2,6 +2,7 @@
 //! written, or is another file of the command, is refused before anything else happens.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -18,7 +19,7 @@ const COMMANDS: [(&[&str], &[&str]); 4] = [
 ];
 
 /// What each command reads or writes besides, as far as it is there from the start.
-const OTHERS: [&str; 13] = [
+const OTHERS: [&str; 16] = [
     "users.csv",
     "./users.csv",
     "link.csv",
@@ -27,6 +28,9 @@ const OTHERS: [&str; 13] = [
     "chatlift.toml",
     "users.state",
     "users.state.lock",
+    "users.state-journal",
+    "users.state-wal",
+    "users.state-shm",
     "users.results.csv",
     "users.rejects.csv",
     "users.checkpoint.json",
@@ -39,7 +43,7 @@ fn fixture() -> CliFixture {
     let bench = CliFixture::with_users(3);
     for name in OTHERS.iter().filter(|name| !bench.path(name).exists()) {
         match *name {
-            "link.csv" => std::os::unix::fs::symlink("users.csv", bench.path(name)).unwrap(),
+            "link.csv" => symlink("users.csv", bench.path(name)).unwrap(),
             "chatlift.toml" => bench.write(name, "quota-password-file = \"quota.password\"\n"),
             "users.checkpoint.json" => bench.write(name, "{}"),
             _ => bench.write(name, format!("the bytes of {name}")),
@@ -78,6 +82,168 @@ fn no_output_is_written_over_another_file_of_the_command() {
     assert_eq!(server.connections(), 0);
 }
 
+/// `-` names no file, and yet there may be one: `import - < users.csv`.
+#[test]
+fn no_output_is_written_over_the_file_behind_standard_input() {
+    let (bench, server) = (fixture(), Server::new(|_| imported()));
+    let before = bench.contents();
+    let commands: [(&[&str], &[&str]); 3] = [
+        (&["import", "-"], &["--summary", "--metrics-file", "--report"]),
+        (&["sync", "-", "--state", "s.db"], &["--summary", "--metrics-file", "--report", "--plan"]),
+        (&["verify", "-"], &["--summary", "--metrics-file", "--report"]),
+    ];
+    for (command, flags) in commands {
+        let reading = || call(&bench, &server, command).through_shell("exec <users.csv");
+        for flag in flags {
+            let run = reading().args(&["--results", "r.csv", flag, "users.csv"]).run();
+            assert_eq!(bench.contents(), before, "{command:?} {flag}");
+            refused(run, flag, "named for two files at once: it is standard input, too");
+        }
+        let run = bench.call(command).through_shell("exec <users.csv").args(&["--sandbox", "--results", "users.csv"]).run();
+        run.exits(2).because("named for two files at once").hints("results");
+        assert_eq!(bench.contents(), before, "{command:?} --results");
+    }
+    assert_eq!(server.connections(), 0);
+}
+
+#[test]
+fn a_hard_link_is_the_file_that_it_leads_to() {
+    let (bench, server) = (fixture(), Server::new(|_| imported()));
+    for other in ["users.csv", "key", "ca.pem", "chatlift.toml", "users.state", "quota.password"] {
+        fs::hard_link(bench.path(other), bench.path("hard")).unwrap();
+        let before = bench.contents();
+        for (command, flags) in COMMANDS {
+            let flag = flags[flags.len() - 1];
+            let run = call(&bench, &server, command).args(&[flag, "hard"]).run();
+            refused(run, flag, "hard is named for two files at once: it is ");
+            assert_eq!(bench.contents(), before, "{command:?} {flag} {other}");
+        }
+        fs::remove_file(bench.path("hard")).unwrap();
+    }
+    fs::hard_link(bench.path("users.csv"), bench.path("hard")).unwrap();
+    for command in ["import", "verify"] {
+        let run = bench.call(&[command, "users.csv", "--sandbox", "--results", "hard"]).run();
+        run.exits(2).because("named for two files at once");
+    }
+    assert_eq!(server.connections(), 0);
+}
+
+/// Whether it is named with its folder, or found in PATH.
+#[test]
+fn no_output_is_written_over_the_program_that_is_called_at_the_end() {
+    let (bench, server) = (fixture(), Server::new(|_| imported()));
+    bench.write("hook", "#!/bin/sh\nexit 0\n");
+    fs::set_permissions(bench.path("hook"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::hard_link(bench.path("hook"), bench.path("hard")).unwrap();
+    let before = bench.contents();
+    let search = format!("/nowhere:{}", bench.path("").display());
+    for (command, flags) in COMMANDS {
+        for (flag, program) in flags.iter().flat_map(|flag| ["./hook", "hook", "'hook' word"].map(|program| (*flag, program))) {
+            for output in ["hook", "hard"] {
+                let run = call(&bench, &server, command).env("PATH", &search).args(&["--on-end", program, flag, output]).run();
+                assert_eq!(bench.contents(), before, "{command:?} {flag} {program}");
+                refused(run, flag, "named for two files at once");
+            }
+        }
+    }
+    assert_eq!(server.connections(), 0);
+}
+
+#[test]
+fn a_state_that_is_no_file_is_refused_at_once_and_nothing_is_made() {
+    let (bench, server) = (fixture(), Server::new(|_| imported()));
+    let folder = bench.outside("places");
+    fs::create_dir(&folder).unwrap();
+    let pipe = folder.join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let before = bench.contents();
+    let places =
+        [(pipe.to_str().unwrap(), "is a pipe, not a file"), ("/dev/null", "is a device, not a file"), (".", "is a folder, not a file")];
+    let commands: [&[&str]; 5] = [
+        &["import", "users.csv"],
+        &["import", "users.csv", "--dry-run"],
+        &["sync", "users.csv"],
+        &["sync", "users.csv", "--dry-run"],
+        &["verify", "users.csv"],
+    ];
+    for (place, words) in places {
+        for command in commands {
+            call(&bench, &server, command).args(&["--state", place]).run().exits(2).because(words).hints("--state");
+        }
+        for rest in [&[][..], &["export"], &["forget", "user1"]] {
+            bench.call(&["state", place]).args(rest).run().exits(2).because(words);
+        }
+        assert_eq!(bench.contents(), before, "{place}");
+    }
+    for flag in ["--accounts", "--call-log"] {
+        bench.call(&["sandbox", "--run", "true", flag, places[0].0]).run().exits(2).because(places[0].1).hints(flag);
+    }
+    let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!((left, Path::new("/dev/null.lock").exists(), server.connections()), (vec!["pipe".into()], false, 0));
+}
+
+/// The limit of `ulimit -f` sends a signal that ends whoever does not take it.
+#[test]
+fn a_file_that_outgrows_its_limit_ends_a_run_as_a_full_disk_does() {
+    let bench = CliFixture::with_users(3_000);
+    let call = bench.call(&[
+        "import",
+        "users.csv",
+        "--sandbox",
+        "--rate",
+        "0",
+        "--no-progress",
+        "--summary",
+        "s.json",
+        "--metrics-file",
+        "m.prom",
+    ]);
+    let call = call.args(&["--report", "r.html", "--on-end", "/bin/sh -c 'grep SigIgn /proc/self/status > got'"]);
+    let run = call.through_shell("ulimit -f 128").run();
+    run.exits(1).because("File too large").hints("ulimit -f");
+    assert!(bench.read("s.json").contains("\"exit_code\": 1") && bench.read("m.prom").contains("chatlift_exit_code"));
+    // What is started from here gets the signal's default effect.
+    let ignored = u64::from_str_radix(bench.read("got").trim_start_matches("SigIgn:").trim(), 16).unwrap();
+    assert_eq!(ignored & (1 << (rustix::process::Signal::XFSZ.as_raw() - 1)), 0, "{ignored:x}");
+    let sync = bench.call(&["sync", "users.csv", "--state", "s.db", "--results", "sync.csv", "--sandbox", "--rate", "0", "--no-progress"]);
+    sync.through_shell("ulimit -f 16").run().exits(1);
+}
+
+/// One rule: what a link leads to is written, whether it is there yet or not.
+#[test]
+fn a_link_to_a_place_without_a_file_is_written_through() {
+    let bench = CliFixture::with_users(2);
+    fs::create_dir(bench.path("there")).unwrap();
+    let flags = ["--summary", "--metrics-file", "--report", "--plan"];
+    for flag in flags {
+        symlink(format!("there/{}", &flag[2..]), bench.path(&flag[2..])).unwrap();
+    }
+    let call = bench.call(&["sync", "users.csv", "--sandbox", "--state", "s.db", "--no-progress", "--rate", "0"]);
+    let run = flags.iter().fold(call, |call, flag| call.args(&[flag, &flag[2..]])).run();
+    run.exits(0);
+    for name in flags.map(|flag| &flag[2..]) {
+        assert!(bench.path(name).is_symlink() && bench.path("there").join(name).is_file(), "{name}");
+    }
+    assert_eq!(fs::read_dir(bench.path("there")).unwrap().count(), flags.len(), "and nothing else is left there");
+    symlink("nowhere/report", bench.path("lost")).unwrap();
+    let lost = bench.call(&["import", "users.csv", "--sandbox", "--results", "r.csv", "--report", "lost"]).run();
+    refused(lost, "--report", "cannot write the report lost");
+}
+
+#[test]
+fn a_name_that_is_too_long_is_refused_with_its_own_flag() {
+    let (bench, server) = (fixture(), Server::new(|_| imported()));
+    for (command, flags) in COMMANDS {
+        for (flag, length) in flags.iter().flat_map(|flag| [251, 255, 300].map(|length| (*flag, length))) {
+            let run = call(&bench, &server, command).args(&[flag, &"x".repeat(length)]).run();
+            assert!(!run.stderr.contains("--results"), "{flag}: {}", run.stderr);
+            refused(run, flag, "too long");
+        }
+    }
+    bench.call(&["import", "users.csv", "--sandbox", "--state", &"x".repeat(252)]).run().exits(2).because("too long").hints("--state");
+    assert_eq!(server.connections(), 0);
+}
+
 #[test]
 fn no_two_outputs_are_one_file() {
     let (bench, server) = (fixture(), Server::new(|_| imported()));
@@ -104,7 +270,7 @@ fn an_output_that_cannot_be_written_is_refused_before_the_first_request() {
     let (bench, server) = (fixture(), Server::new(|_| imported()));
     let pipe = bench.outside("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-    std::os::unix::fs::symlink("loop", bench.path("loop")).unwrap();
+    symlink("loop", bench.path("loop")).unwrap();
     let before = bench.contents();
     let places = [
         (pipe.to_str().unwrap(), "a pipe"),

@@ -19,7 +19,7 @@ use super::flags::ImportFlags;
 use super::preflight::EmptyFile;
 use super::reach::Reach;
 use super::source::{Source, SourceSettings};
-use super::state_file::{LockedState, fill_error, state_error};
+use super::state_file::{LockedState, ensure_state_file, fill_error, state_error};
 use super::{check, columns, environment, input, last_calls, log, notify, oddities, preflight, run, signals};
 use crate::domain::figures;
 use crate::domain::outcome::OutcomeCounts;
@@ -43,6 +43,7 @@ pub(super) fn run(flags: &ImportFlags) -> CommandEnd {
     log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
     notify::begin("import: reading the input");
     EndSteps::of_import(flags).after(|steps| {
+        ensure_state_file(flags.state.as_deref())?;
         if flags.run.dry_run {
             let page = steps.page();
             page.update(|page, _| page.is_dry_run());

@@ -21,6 +21,7 @@ use crate::shell::cli::lanes::Lanes;
 use crate::shell::cli::output_paths::paths;
 use crate::shell::cli::page::PageWatch;
 use crate::shell::cli::settings::Connection;
+use crate::shell::cli::state_file::ensure_state_file;
 use crate::shell::exit::ExitMessage;
 
 /// A sync as it is to be done.
@@ -47,6 +48,7 @@ impl<'a> SyncJob<'a> {
     /// What is wrong with the flags, the settings or the names of files (exit code 2).
     pub(super) fn of(flags: &'a SyncFlags, steps: &EndSteps) -> Result<Self, ExitMessage> {
         let (began_at, typed) = (SystemTime::now(), &flags.run);
+        ensure_state_file(Some(&flags.state))?;
         let mut connection = Connection::resolve(&typed.connection, &environment)?;
         if typed.dry_run {
             steps.page().update(|page, _| page.is_dry_run());
