@@ -8,12 +8,12 @@ use std::time::{Instant, SystemTime};
 use super::atomic::Readers;
 use super::flags::{CommandWords, EndFlags, ImportFlags, PageFlags, RunFlags, SyncFlags, VerifyFlags};
 use super::lanes::asked_lane;
-use super::on_end::{OnEndCall, file_of};
-use super::outputs::{JudgedOutputs, NamedOutputs, OutputKind, read_for};
+use super::on_end::OnEndCall;
+use super::outputs::{JudgedOutputs, NamedOutputs, OutputKind, used_for};
 use super::page::{PageShow, PageWatch, ResultsOfRun};
 use super::page_subject;
 use super::settings::Connection;
-use super::{atomic, environment, input, notify, pipe, run, signals, small_file};
+use super::{atomic, input, notify, pipe, run, signals, small_file};
 use crate::domain::guard::Guard;
 use crate::io::journal::paths::beside;
 use crate::io::state::{self, StateDb};
@@ -128,7 +128,7 @@ impl EndSteps {
     ) -> Self {
         let mut others = flags.files.paths(&flags.input.file).everything().to_vec();
         others.push(flags.input.file.clone());
-        others.extend(read_for(&flags.connection));
+        others.extend(used_for(&flags.connection, &flags.ending));
         others.extend(state.into_iter().flat_map(state::names));
         let (ending, page) = (&flags.ending, &flags.page);
         let outputs = NamedOutputs::beside(others).and(OutputKind::SUMMARY, summary).and(OutputKind::PLAN, plan);
@@ -152,7 +152,7 @@ impl EndSteps {
         let file = &flags.input.file;
         let named = |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| beside(file, ending));
         let mut others = vec![file.clone(), named(&flags.results, ".verify.csv"), named(&flags.repair, ".repair.csv")];
-        others.extend(read_for(&flags.connection));
+        others.extend(used_for(&flags.connection, &flags.ending));
         others.extend(flags.state.iter().flat_map(|state| state::names(state)));
         let (ending, page) = (&flags.ending, &flags.page);
         let steps = Self {
@@ -304,10 +304,7 @@ impl EndSteps {
 
 /// The outputs of a command with those that every command may have.
 fn judged(outputs: NamedOutputs, ending: &EndFlags, page: &PageFlags) -> JudgedOutputs {
-    let program = ending.on_end.as_ref().and_then(|CommandWords(words)| words.first());
-    let program = program.and_then(|program| file_of(program, environment("PATH").as_deref()));
-    let outputs = outputs.sparing(program).and(OutputKind::METRICS, ending.metrics_file.as_deref());
-    outputs.and(OutputKind::REPORT, page.report.as_deref()).judged()
+    outputs.and(OutputKind::METRICS, ending.metrics_file.as_deref()).and(OutputKind::REPORT, page.report.as_deref()).judged()
 }
 
 fn on_end(flags: &EndFlags) -> Option<Vec<String>> {

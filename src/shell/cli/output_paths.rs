@@ -16,8 +16,8 @@ use crate::io::files::{describe, folder_of, resolved};
 use crate::io::journal::paths::RunPaths;
 use crate::shell::exit::ExitMessage;
 
-/// The paths of the run's files. No two of them, nor one of a state's, may be the same file.
-pub(super) fn paths(flags: &RunFlags, of_state: &[PathBuf]) -> Result<RunPaths, ExitMessage> {
+/// The paths of the run's files. No two of them, nor one of a state's, may be the same file, and none may be one that the command only uses.
+pub(super) fn paths(flags: &RunFlags, of_state: &[PathBuf], used: &[PathBuf]) -> Result<RunPaths, ExitMessage> {
     let file = &flags.input.file;
     if input::is_stream(file) && flags.files.results.is_none() {
         return Err(cannot_be_named_after(file));
@@ -26,6 +26,7 @@ pub(super) fn paths(flags: &RunFlags, of_state: &[PathBuf]) -> Result<RunPaths, 
     let own = paths.everything();
     let all = own.iter().chain(of_state).map(|path| NamedFile::of(path)).chain([NamedFile::of_input(file)]);
     ensure_distinct(all, "input, results, rejects, checkpoint and state must be different files")?;
+    ensure_none_is_used(own.iter().chain(of_state), used)?;
     own.iter().try_for_each(|path| ensure_name_fits(path, SHORTER_NAMES))?;
     of_state.iter().try_for_each(|path| ensure_name_fits(path, "give --state a shorter name"))?;
     own.iter().try_for_each(|path| ensure_file(path, "--results, --rejects and --checkpoint name others"))?;
@@ -126,6 +127,17 @@ pub(super) fn ensure_distinct(files: impl Iterator<Item = NamedFile>, hint: &str
     for (number, file) in files.iter().enumerate() {
         if let Some(other) = files[number + 1..].iter().find(|other| file.is(other)) {
             return Err(file.named_twice(other, hint));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a file to be written that the command only uses, such as its key.
+pub(super) fn ensure_none_is_used<'a>(own: impl Iterator<Item = &'a PathBuf>, used: &[PathBuf]) -> Result<(), ExitMessage> {
+    let used: Vec<NamedFile> = used.iter().map(|path| NamedFile::of(path)).collect();
+    for own in own.map(|path| NamedFile::of(path)) {
+        if let Some(other) = used.iter().find(|other| own.is(other)) {
+            return Err(own.named_twice(other, "name other files for results and state than those that the command reads or starts"));
         }
     }
     Ok(())

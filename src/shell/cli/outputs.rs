@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, OFlags, makedev};
 
-use super::flags::ConnectionFlags;
-use super::output_paths::{Named, NamedFile, ensure_writable, ensure_access, ensure_name_fits};
+use super::environment;
+use super::flags::{CommandWords, ConnectionFlags, EndFlags};
+use super::on_end::file_of;
+use super::output_paths::{Named, NamedFile, ensure_access, ensure_name_fits, ensure_writable};
 use crate::io::files::{aside, describe, resolved};
 use crate::shell::exit::ExitMessage;
 
@@ -69,12 +71,6 @@ impl NamedOutputs {
     /// Of a command with these other files, which no output may be written over.
     pub(super) fn beside(others: Vec<PathBuf>) -> Self {
         Self { outputs: Vec::new(), others }
-    }
-
-    /// With another file that no output may be written over, if there is one.
-    pub(super) fn sparing(mut self, other: Option<PathBuf>) -> Self {
-        self.others.extend(other);
-        self
     }
 
     /// With one more, if it is named.
@@ -152,6 +148,14 @@ pub(super) fn read_for(flags: &ConnectionFlags) -> Vec<PathBuf> {
     ];
     let variables = ["CHATLIFT_CONFIG", "CHATLIFT_CA_FILE"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     paths.into_iter().flatten().cloned().chain(variables).filter(|path| !path.as_os_str().is_empty()).collect()
+}
+
+/// The files that a command only uses, so that nothing may be written over them: what it reads for a connection, and the program that it
+/// starts at its end.
+pub(super) fn used_for(connection: &ConnectionFlags, ending: &EndFlags) -> Vec<PathBuf> {
+    let program = ending.on_end.as_ref().and_then(|CommandWords(words)| words.first());
+    let program = program.and_then(|program| file_of(program, environment("PATH").as_deref()));
+    read_for(connection).into_iter().chain(program).collect()
 }
 
 /// A standard stream of this process.

@@ -71,7 +71,9 @@ fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
 /// can't be written.
 fn judge_files(flags: &SandboxFlags) -> Result<(), ExitMessage> {
     for (flag, path) in [("accounts", &flags.accounts), ("call-log", &flags.call_log)] {
-        path.as_deref().map_or(Ok(()), |path| ensure_file(path, &format!("name a file with --{flag}")))?;
+        // A folder is told of by whoever opens it.
+        let path = path.as_deref().filter(|path| !path.is_dir());
+        path.map_or(Ok(()), |path| ensure_file(path, &format!("name a file with --{flag}")))?;
     }
     let Some(path) = flags.env_file.as_deref() else { return Ok(()) };
     let others = [&flags.secret_key_file, &flags.accounts, &flags.call_log].into_iter().flatten().cloned().collect();

@@ -19,14 +19,17 @@ use super::exit_messages::{aborted, busy, having_waited};
 use super::fd_limit::Keeps;
 use super::flags::{InputFlags, VerifyFlags};
 use super::lanes::dispatch_settings;
-use super::output_paths::{Named, NamedFile, ensure_distinct, ensure_writable, cannot_be_named_after, ensure_name_fits, ensure_file};
+use super::output_paths::{
+    Named, NamedFile, cannot_be_named_after, ensure_distinct, ensure_file, ensure_name_fits, ensure_none_is_used, ensure_writable,
+};
+use super::outputs::used_for;
 use super::page::PageWatch;
 use super::reach::Reach;
 use super::settings::Connection;
 use super::source::Rereadable;
 use super::state_corrections::Reconciled;
 use super::state_file::{LockedState, ensure_state_file};
-use super::{columns, environment, input, last_calls, log, fd_limit, remedies, signals};
+use super::{columns, environment, fd_limit, input, last_calls, log, remedies, signals};
 use crate::domain::account::UserId;
 use crate::domain::command::PerCommand;
 use crate::domain::comparison::FindingCounts;
@@ -306,6 +309,7 @@ fn paths(flags: &VerifyFlags) -> Result<VerificationPaths, ExitMessage> {
     let of_state: Vec<PathBuf> = flags.state.iter().flat_map(|state| state::names(state)).collect();
     let own = [&paths.results, &paths.repair].into_iter().chain(&of_state).map(|path| NamedFile::of(path));
     let all = own.chain([NamedFile::of_input(file)]);
+    ensure_none_is_used([&paths.results, &paths.repair].into_iter(), &used_for(&flags.connection, &flags.ending))?;
     ensure_distinct(all, "input, results, repair file and state must be different files")?;
     Ok(paths)
 }

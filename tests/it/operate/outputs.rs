@@ -149,6 +149,31 @@ fn no_output_is_written_over_the_program_that_is_called_at_the_end() {
     assert_eq!(server.connections(), 0);
 }
 
+/// Neither what a run goes on with, nor what a verification replaces.
+#[test]
+fn no_results_are_written_over_a_file_that_the_command_only_uses() {
+    let (bench, server) = (CliFixture::with_users(2), Server::new(|_| imported()));
+    let key = bench.key();
+    bench.write("hook", "#!/bin/sh\nexit 0\n");
+    fs::set_permissions(bench.path("hook"), fs::Permissions::from_mode(0o755)).unwrap();
+    bench.write("chatlift.toml", "in-flight = 2\n");
+    let before = (fs::read(&key).unwrap(), bench.contents());
+    let commands: [(&[&str], &[&str]); 3] = [
+        (&["import", "users.csv"], &["--results", "--rejects", "--checkpoint", "--state"]),
+        (&["sync", "users.csv", "--state", "s.db"], &["--results", "--rejects", "--checkpoint"]),
+        (&["verify", "users.csv"], &["--results", "--repair"]),
+    ];
+    for (command, flags) in commands {
+        for (flag, other) in flags.iter().flat_map(|flag| [key.to_str().unwrap(), "hook", "chatlift.toml"].map(|other| (*flag, other))) {
+            let call = bench.call(command).args(&["--endpoint", &server.endpoint(), "--sdkappid", SDKAPPID, "--config", "chatlift.toml"]);
+            let call = call.args(&["--secret-key-file", key.to_str().unwrap(), "--on-end", "./hook", flag, other]);
+            call.run().exits(2).because("named for two files at once").hints("results");
+            assert_eq!((fs::read(&key).unwrap(), bench.contents()), before, "{command:?} {flag} {other}");
+        }
+    }
+    assert_eq!(server.connections(), 0);
+}
+
 #[test]
 fn a_state_that_is_no_file_is_refused_at_once_and_nothing_is_made() {
     let (bench, server) = (fixture(), Server::new(|_| imported()));
@@ -384,7 +409,7 @@ fn the_sandbox_keeps_its_accounts_and_its_log_in_files_alone() {
     let pipe = bench.outside("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     for flag in ["--accounts", "--call-log"] {
-        for (place, words) in [(pipe.to_str().unwrap(), "is a pipe"), ("/dev/full", "is a device"), (".", "is a folder")] {
+        for (place, words) in [(pipe.to_str().unwrap(), "is a pipe"), ("/dev/full", "is a device")] {
             bench.call(&["sandbox", "--run", "true", flag, place]).run().exits(2).because(words).hints(flag);
         }
     }

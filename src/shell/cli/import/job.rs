@@ -22,6 +22,7 @@ use crate::shell::cli::fd_limit::{self, Keeps};
 use crate::shell::cli::flags::{ImportFlags, RunFlags};
 use crate::shell::cli::lanes::Lanes;
 use crate::shell::cli::output_paths::paths;
+use crate::shell::cli::outputs::used_for;
 use crate::shell::cli::page::PageWatch;
 use crate::shell::cli::preflight::{Admission, ColumnsNeeded, EmptyFile, OddFile};
 use crate::shell::cli::quota::{self, ForecastQuota, GivenForForecast};
@@ -54,7 +55,8 @@ impl<'a> ImportJob<'a> {
         steps.announce(&connection);
         fd_limit::make_room(&mut connection, if state.is_some() { Keeps::State } else { Keeps::Nothing })?;
         let lanes = Lanes::new(typed, &connection)?.sending(scope(flags));
-        let paths = paths(typed, &state.into_iter().flat_map(state::names).collect::<Vec<_>>())?;
+        let of_state: Vec<_> = state.into_iter().flat_map(state::names).collect();
+        let paths = paths(typed, &of_state, &used_for(&typed.connection, &typed.ending))?;
         let restart = if typed.restart { Restart::Asked } else { Restart::No };
         let (admission, target) = (admission(flags), target(&connection.service));
         let page = steps.page();

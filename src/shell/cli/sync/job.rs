@@ -19,6 +19,7 @@ use crate::shell::cli::fd_limit::{self, Keeps};
 use crate::shell::cli::flags::{AllowFlag, MissingFlag, RunFlags, SyncFlags};
 use crate::shell::cli::lanes::Lanes;
 use crate::shell::cli::output_paths::paths;
+use crate::shell::cli::outputs::used_for;
 use crate::shell::cli::page::PageWatch;
 use crate::shell::cli::settings::Connection;
 use crate::shell::cli::state_file::ensure_state_file;
@@ -58,7 +59,7 @@ impl<'a> SyncJob<'a> {
         }
         fd_limit::make_room(&mut connection, Keeps::State)?;
         let lanes = Lanes::new(typed, &connection)?;
-        let paths = paths(typed, &state::names(&flags.state))?;
+        let paths = paths(typed, &state::names(&flags.state), &used_for(&typed.connection, &typed.ending))?;
         let page = steps.page();
         page.goes_to(&target(&connection.service));
         Ok(Self {
