@@ -73,10 +73,10 @@ mod tests {
         mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         assert_eq!(open(&path).unwrap_err().kind(), ErrorKind::TimedOut);
         assert_eq!(read(&path).unwrap_err().kind(), ErrorKind::TimedOut);
-        let (writer, mut text) = (path.clone(), String::new());
-        let writes = std::thread::spawn(move || std::fs::write(writer, "one\n".repeat(100_000)).unwrap());
+        let (name, mut text) = (path.clone(), String::new());
+        let thread = std::thread::spawn(move || std::fs::write(name, "one\n".repeat(100_000)).unwrap());
         open(&path).unwrap().read_to_string(&mut text).unwrap();
-        writes.join().unwrap();
+        thread.join().unwrap();
         assert_eq!(text.len(), 400_000);
     }
 
