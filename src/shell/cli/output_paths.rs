@@ -201,7 +201,7 @@ fn is_anothers_in_shared_folder(file: &Path, folder: &Path) -> bool {
     Mode::from_raw_mode(folder.mode()).contains(Mode::SVTX) && !user.is_root() && ![file.uid(), folder.uid()].contains(&user.as_raw())
 }
 
-/// An error if `place` ensure_access the access that `path` needs.
+/// An error if `place` denies the access that `path` needs.
 pub(super) fn ensure_access(named: Named, path: &Path, place: &Path, needed: Access) -> Result<(), ExitMessage> {
     accessat(CWD, place, needed, AtFlags::EACCESS).map_err(|error| cannot_write(named, path, (place, &error.into())))
 }
