@@ -2,7 +2,7 @@
 //!
 //! `bucket` (governor) spaces the requests evenly, `pace` decides how fast they leave, and `sliding_limit` enforces the limit. A permit counts
 //! against the limit from its grant until one second (and a margin) after its request was **written**, however long connecting takes, so
-//! that requests cannot bunch up behind the gate. The gate never sleeps: it says when to try_acquire again.
+//! that requests cannot bunch up behind the gate. The gate never sleeps: it says when to try again.
 
 mod bucket;
 mod pace;
