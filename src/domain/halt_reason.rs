@@ -60,6 +60,18 @@ pub enum HaltClass {
     Settings,
 }
 
+/// What helps against a certificate that nobody vouches for.
+const TRUST_HINT: &str = "something may be listening in: check --region or --endpoint; \
+    if the certificate is your own proxy's or test service's, trust it or its CA with --ca-file CERTIFICATE";
+/// What helps against a certificate for another name.
+const NAME_HINT: &str = "something may be listening in: check that --region or --endpoint names the server by a name \
+    that its certificate has; if it is your own proxy's or test service's, make it a certificate with that name";
+/// What helps if a proxy asks who comes.
+const PROXY_PASSWORD_HINT: &str = "give the proxy's user name and password in CHATLIFT_PROXY (http://NAME:PASSWORD@HOST:PORT), \
+    or the name in --proxy and the password with --proxy-password-file";
+/// What helps if a proxy lets nobody through.
+const PROXY_HINT: &str = "ask whoever runs the proxy to let this machine through to the service's address, then run the same command again";
+
 impl HaltReason {
     #[must_use]
     pub const fn class(self) -> HaltClass {
@@ -142,20 +154,10 @@ impl HaltReason {
                 "let the app's administrator write the user field in the app's console (a change takes effect within ten minutes) or read the \
                  column no more, then run the same command again"
             }
-            Self::Untrusted => {
-                "something may be listening in: check --region or --endpoint; if the certificate is your own proxy's or test service's, trust it or its CA with --ca-file CERTIFICATE"
-            }
-            Self::WrongName => {
-                "something may be listening in: check that --region or --endpoint names the server by a name that its certificate has; \
-                 if it is your own proxy's or test service's, make it a certificate with that name"
-            }
-            Self::ProxyPassword => {
-                "give the proxy's user name and password in CHATLIFT_PROXY (http://NAME:PASSWORD@HOST:PORT), or the name in --proxy and the \
-                 password with --proxy-password-file"
-            }
-            Self::ProxyForbids => {
-                "ask whoever runs the proxy to let this machine through to the service's address, then run the same command again"
-            }
+            Self::Untrusted => TRUST_HINT,
+            Self::WrongName => NAME_HINT,
+            Self::ProxyPassword => PROXY_PASSWORD_HINT,
+            Self::ProxyForbids => PROXY_HINT,
             Self::Redirected => "check --endpoint, and that no captive portal or proxy is in the way: the real service never redirects",
         }
     }

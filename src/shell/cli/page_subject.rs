@@ -7,7 +7,7 @@ use super::flags::{ImportFlags, RunFlags, SyncFlags, VerifyFlags};
 use super::input;
 use super::page::ResultsOfRun;
 use crate::io::journal::paths::{RunPaths, beside};
-use crate::shell::page::{Needs, NextCommand, PageFile, Subject, Written};
+use crate::shell::page::{Needs, NextCommand, PageFile, Subject, WhenWritten};
 
 pub(super) fn of_import(flags: &ImportFlags, job: &str) -> (Subject, ResultsOfRun) {
     of_run(("import", job), &flags.run, flags.state.as_deref(), None)
@@ -21,10 +21,10 @@ fn of_run((command, job): (&'static str, &str), flags: &RunFlags, state: Option<
     let paths = flags.files.paths(&flags.input.file);
     let own =
         [("results", &paths.results), ("rejects", &paths.rejects), ("missing accounts", &paths.missing), ("checkpoint", &paths.checkpoint)];
-    let own = own.map(|(what, path)| (what, Written::OnceBegun, Some(path.as_path())));
+    let own = own.map(|(what, path)| (what, WhenWritten::OnceBegun, Some(path.as_path())));
     let further =
         [("state", state), ("plan", plan), ("summary", flags.summary.as_deref()), ("metrics", flags.ending.metrics_file.as_deref())];
-    let further = further.map(|(what, path)| (what, Written::Always, path));
+    let further = further.map(|(what, path)| (what, WhenWritten::Always, path));
     let files = files(&flags.input.file, own.into_iter().chain(further));
     let subject =
         Subject { command, job: job.to_owned(), input: input::shown(&flags.input.file), files, commands: commands(command, flags, &paths) };
@@ -58,19 +58,19 @@ pub(super) fn of_verify(flags: &VerifyFlags, job: &str) -> (Subject, ResultsOfRu
     let named = |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| beside(file, ending));
     let (results, repair) = (named(&flags.results, ".verify.csv"), named(&flags.repair, ".repair.csv"));
     let own = [
-        ("results", Written::OnceBegun, Some(results.as_path())),
-        ("rows to repair", Written::OnceBegun, Some(repair.as_path())),
-        ("state", Written::Always, flags.state.as_deref()),
-        ("summary", Written::Always, flags.summary.as_deref()),
-        ("metrics", Written::Always, flags.ending.metrics_file.as_deref()),
+        ("results", WhenWritten::OnceBegun, Some(results.as_path())),
+        ("rows to repair", WhenWritten::OnceBegun, Some(repair.as_path())),
+        ("state", WhenWritten::Always, flags.state.as_deref()),
+        ("summary", WhenWritten::Always, flags.summary.as_deref()),
+        ("metrics", WhenWritten::Always, flags.ending.metrics_file.as_deref()),
     ];
     let files = files(file, own);
     let subject = Subject { command: "verify", job: job.to_owned(), input: input::shown(file), files, commands: Vec::new() };
     (subject, ResultsOfRun { results, run: None })
 }
 
-fn files<'a>(input: &Path, others: impl IntoIterator<Item = (&'static str, Written, Option<&'a Path>)>) -> Vec<PageFile> {
-    let input = (!input::is_stdin(input)).then(|| PageFile { what: "input", path: input.to_owned(), written: Written::Always });
+fn files<'a>(input: &Path, others: impl IntoIterator<Item = (&'static str, WhenWritten, Option<&'a Path>)>) -> Vec<PageFile> {
+    let input = (!input::is_stdin(input)).then(|| PageFile { what: "input", path: input.to_owned(), written: WhenWritten::Always });
     let others = others.into_iter().filter_map(|(what, written, path)| Some(PageFile { what, path: path?.to_owned(), written }));
     input.into_iter().chain(others).collect()
 }

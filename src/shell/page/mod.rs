@@ -69,12 +69,12 @@ pub enum Needs {
 pub struct PageFile {
     pub what: &'static str,
     pub path: std::path::PathBuf,
-    pub written: Written,
+    pub written: WhenWritten,
 }
 
 /// When a file of the run is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
+pub enum WhenWritten {
     /// Once the run has begun to send. Before that it is an earlier run's.
     OnceBegun,
     /// It is read, or is written at every end.

@@ -9,7 +9,7 @@ use super::course::{self, called};
 use super::plot::PhaseSpan;
 use super::reasons::Reason;
 use super::view::{Audience, ReportExamples};
-use super::{Needs, RunPage, Written};
+use super::{Needs, RunPage, WhenWritten};
 use crate::domain::call_stats::ApiCallStats;
 use crate::domain::code_meaning::{AtFault, meaning};
 use crate::domain::command::Command;
@@ -271,7 +271,7 @@ pub(super) fn files(page: &RunPage) -> Vec<(&'static str, String, String)> {
     // A dry run, and one that was refused before it began, has come upon the files of another.
     let was_refused = page.end.as_ref().is_some_and(|end| matches!(end.exit, Exit::Guarded | Exit::UserError));
     let are_of_another = !page.has_begun && (page.dry_run || was_refused);
-    let own = page.subject.files.iter().filter(|file| !(are_of_another && file.written == Written::OnceBegun));
+    let own = page.subject.files.iter().filter(|file| !(are_of_another && file.written == WhenWritten::OnceBegun));
     let there = own.filter_map(|file| Some((file.what, shown_whole(&file.path.display().to_string()), size(&file.path)?)));
     there.collect()
 }

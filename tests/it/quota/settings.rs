@@ -11,11 +11,10 @@ use crate::support::{CliFixture, SDKAPPID};
 const NOBODY: &str = "redis://127.0.0.1:1/0";
 
 #[test]
-fn what_cannot_be_meant_ends_with_exit_code_2_and_says_what_to_do() {
+fn a_url_or_a_password_that_cannot_be_meant_ends_with_exit_code_2_and_says_what_to_do() {
     let (service, bench) = (Service::new(), CliFixture::with_users(3));
     let import = || bench.quiet_import_into("users.csv", &service.sandbox.endpoint());
     let with = |args: &[&str]| import().args(args).run().exits(2);
-    // The URL.
     for (url, why) in [
         ("http://127.0.0.1/0", "--quota must be a redis:// or rediss:// URL"),
         ("quota.example.com:6379", "--quota must be a redis:// or rediss:// URL"),
@@ -30,7 +29,7 @@ fn what_cannot_be_meant_ends_with_exit_code_2_and_says_what_to_do() {
         let variable = import().env("CHATLIFT_QUOTA", url).run().exits(2);
         variable.because(&why.replace("--quota", "CHATLIFT_QUOTA"));
     }
-    // A password where others can read it, or whose.
+    // A password where others can read it, or two, or of nobody.
     let secret = "redis://:very-secret@127.0.0.1:1/0";
     for run in [with(&["--quota", secret]), with(&["--config", &config(&bench, &format!("quota = \"{secret}\""))])] {
         let run = run.because("holds a password: others can read it there").hints("--quota-password-file");
@@ -44,7 +43,14 @@ fn what_cannot_be_meant_ends_with_exit_code_2_and_says_what_to_do() {
     both.because("CHATLIFT_QUOTA and --quota-password-file both hold a password");
     with(&["--quota", NOBODY, "--quota-password-file", &password_file(&bench, "one line\n", 0o644)]).because("can be read by others");
     with(&["--quota", NOBODY, "--quota-password-file", &password_file(&bench, "two\nlines\n", 0o600)]).because("does not hold one line");
-    // What is said besides.
+    assert_eq!(service.arrivals().len(), 0);
+}
+
+#[test]
+fn what_cannot_be_meant_besides_ends_with_exit_code_2_and_says_why() {
+    let (service, bench) = (Service::new(), CliFixture::with_users(3));
+    let with = |args: &[&str]| bench.quiet_import_into("users.csv", &service.sandbox.endpoint()).args(args).run().exits(2);
+    let file = password_file(&bench, "one line\n", 0o600);
     for more in
         [["--quota-key", "key"], ["--quota-rate", "account_import=100"], ["--quota-lost", "share=10"], ["--quota-password-file", &file]]
     {
