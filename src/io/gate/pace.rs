@@ -3,7 +3,7 @@
 //! Like CUBIC for TCP, the pace remembers the rate at which requests were refused, returns close to it quickly, and exceeds it slowly at
 //! first, then ever faster. After a refusal it falls to the rate that got through, as in the adaptive mode of the AWS SDKs. It has no
 //! clock: the caller passes the time, and when requests left and were refused. The constants were chosen by simulation against the limiters
-//! of `benches/pace`.
+//! of `benches/pace`. Where processes share a limit, `io/quota/quota.lua` follows the same rule for all of them: a change here belongs there.
 
 use std::collections::VecDeque;
 use std::time::Duration;
